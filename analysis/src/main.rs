@@ -1,0 +1,2 @@
+//! Load generator, experiments and charts.
+fn main() {}

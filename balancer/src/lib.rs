@@ -1,0 +1,1 @@
+//! A consistent-hashing HTTP load balancer that owns its replicas.

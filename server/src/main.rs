@@ -1,0 +1,2 @@
+//! Command line of the demo replica.
+fn main() {}
