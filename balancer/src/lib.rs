@@ -1,1 +1,4 @@
 //! A consistent-hashing HTTP load balancer that owns its replicas.
+
+pub mod fleet;
+pub mod routing;

@@ -1,0 +1,11 @@
+//! What should run. Pure: no I/O, no clock, no global randomness; time and RNG are arguments.
+//!
+//! [`roster`] holds what was asked for and what is known to run; [`plan`] compares the two;
+//! the supervisor outside feeds the one and carries out the other.
+
+pub mod backoff;
+pub mod change;
+pub mod health;
+pub mod plan;
+pub mod roster;
+pub mod seat;

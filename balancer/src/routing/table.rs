@@ -1,0 +1,254 @@
+//! The table: the immutable snapshot that a request sees. Swapped whole by its one writer.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use super::placement::Placement;
+use crate::fleet::seat::{Hostname, MemberId};
+
+/// Tells replicas apart, also those that had the same hostname or address after one another: what
+/// is kept for a replica (connections above all) is kept under this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplicaId(pub u64);
+
+/// A running replica as the request path knows it.
+pub struct Replica {
+    id: ReplicaId,
+    hostname: Hostname,
+    member: MemberId,
+    address: SocketAddr,
+    in_flight: AtomicUsize,
+    closed: AtomicBool,
+    on_idle: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+/// One request in flight at a replica, until dropped.
+#[derive(Debug)]
+pub struct InFlight(Arc<Replica>);
+
+/// Placement, replicas, and who is ready.
+#[derive(Debug)]
+pub struct Table {
+    placement: Arc<Placement>,
+    /// By index of member: the ready replica, if there is one.
+    ready: Vec<Option<Arc<Replica>>>,
+    ready_count: usize,
+    listing: Vec<Hostname>,
+}
+
+// === impl Replica ===
+
+impl Replica {
+    /// A replica that takes requests.
+    pub fn new(id: ReplicaId, hostname: Hostname, member: MemberId, address: SocketAddr) -> Self {
+        Self {
+            id,
+            hostname,
+            member,
+            address,
+            in_flight: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            on_idle: OnceLock::new(),
+        }
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    /// Its name.
+    pub fn hostname(&self) -> &Hostname {
+        &self.hostname
+    }
+
+    /// Its place on the ring.
+    pub fn member(&self) -> MemberId {
+        self.member
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Requests in flight now.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request in. `None` once [`close`](Self::close) was called: a request that still
+    /// holds an old table cannot reach a replica that is about to be stopped.
+    pub fn enter(self: &Arc<Self>) -> Option<InFlight> {
+        // Either this addition is seen by `close`, or `closed` is seen here: both are SeqCst.
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        let guard = InFlight(Arc::clone(self));
+        (!self.closed.load(Ordering::SeqCst)).then_some(guard)
+    }
+
+    /// Lets nobody in any more, and calls `on_idle` when the last request has left: at least once,
+    /// at once where there is none. A second call changes nothing.
+    pub fn close(&self, on_idle: impl Fn() + Send + Sync + 'static) {
+        if self.on_idle.set(Box::new(on_idle)).is_err() {
+            return;
+        }
+        self.closed.store(true, Ordering::SeqCst);
+        if self.in_flight.load(Ordering::SeqCst) == 0 {
+            self.tell_idle();
+        }
+    }
+
+    fn tell_idle(&self) {
+        if let Some(on_idle) = self.on_idle.get() {
+            on_idle();
+        }
+    }
+}
+
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replica")
+            .field("hostname", &self.hostname)
+            .field("member", &self.member)
+            .field("address", &self.address)
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl InFlight ===
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let last = self.0.in_flight.fetch_sub(1, Ordering::SeqCst) == 1;
+        if last && self.0.closed.load(Ordering::SeqCst) {
+            self.0.tell_idle();
+        }
+    }
+}
+
+// === impl Table ===
+
+impl Table {
+    /// A table over `placement`. `ready` are the replicas that take requests (those that are no
+    /// member of the placement are left out), `listing` what `/rep` lists, in its order.
+    pub fn new(
+        placement: Arc<Placement>,
+        ready: impl IntoIterator<Item = Arc<Replica>>,
+        listing: Vec<Hostname>,
+    ) -> Self {
+        let mut by_member = vec![None; placement.members().len()];
+        for replica in ready {
+            let index = placement
+                .members()
+                .binary_search_by_key(&replica.member, |m| m.id);
+            if let Ok(index) = index {
+                by_member[index] = Some(replica);
+            }
+        }
+        let ready_count = by_member.iter().flatten().count();
+        Self {
+            placement,
+            ready: by_member,
+            ready_count,
+            listing,
+        }
+    }
+
+    /// How the key space is divided.
+    pub fn placement(&self) -> &Arc<Placement> {
+        &self.placement
+    }
+
+    /// The ready replica of a member of the placement.
+    pub fn ready(&self, member: usize) -> Option<&Arc<Replica>> {
+        self.ready.get(member)?.as_ref()
+    }
+
+    /// All ready replicas, by member.
+    pub fn all_ready(&self) -> impl Iterator<Item = &Arc<Replica>> {
+        self.ready.iter().flatten()
+    }
+
+    /// How many replicas are ready.
+    pub fn ready_count(&self) -> usize {
+        self.ready_count
+    }
+
+    /// The replicas that run, in the order in which they joined.
+    pub fn listing(&self) -> &[Hostname] {
+        &self.listing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::seat::Seat;
+
+    fn replica(seat: u32) -> Arc<Replica> {
+        let seat = Seat::new(seat).unwrap();
+        let address = "127.0.0.1:1".parse().unwrap();
+        let id = ReplicaId(seat.get().into());
+        Arc::new(Replica::new(
+            id,
+            Hostname::of_seat(seat),
+            MemberId::Seat(seat),
+            address,
+        ))
+    }
+
+    fn counter() -> (Arc<AtomicUsize>, impl Fn() + Send + Sync + 'static) {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        (calls, move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        })
+    }
+
+    #[test]
+    fn closing_an_idle_replica_tells_at_once_and_lets_nobody_in() {
+        let replica = replica(1);
+        let (calls, on_idle) = counter();
+        replica.close(on_idle);
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+        assert!(replica.enter().is_none());
+        assert_eq!(replica.in_flight(), 0);
+    }
+
+    #[test]
+    fn closing_a_busy_replica_tells_when_the_last_request_has_left() {
+        let replica = replica(1);
+        let (first, second) = (replica.enter().unwrap(), replica.enter().unwrap());
+        let (calls, on_idle) = counter();
+        replica.close(on_idle);
+        drop(first);
+        assert_eq!(calls.load(Ordering::SeqCst), 0);
+        drop(second);
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_replica_is_never_told_idle_with_a_request_inside() {
+        for _ in 0..200 {
+            let replica = replica(1);
+            let idle = Arc::new(AtomicBool::new(false));
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        if let Some(_inside) = replica.enter() {
+                            for _ in 0..50 {
+                                assert!(!idle.load(Ordering::SeqCst), "told idle too early");
+                            }
+                        }
+                    });
+                }
+                let tell = Arc::clone(&idle);
+                replica.close(move || tell.store(true, Ordering::SeqCst));
+            });
+            assert!(idle.load(Ordering::SeqCst), "never told idle");
+        }
+    }
+}
