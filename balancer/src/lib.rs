@@ -1,4 +1,179 @@
-//! A consistent-hashing HTTP load balancer that owns its replicas.
+//! A consistent-hashing HTTP load balancer that owns its replicas: it starts them, watches them,
+//! replaces the dead, drains the leaving, and routes each request by a ring of virtual nodes.
+//!
+//! # The map
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`config`] | what the user typed → [`Config`](config::Config), checked once |
+//! | [`routing`] | where a request goes. Pure |
+//! | [`fleet`] | what should run. Pure |
+//! | [`state`] | what the threads share: the table, and the way to its one writer |
+//! | [`proxy`] | the request path |
+//! | [`admin`] | `/rep`, `/add`, `/rm` |
+//! | [`supervisor`] | the one writer: command, probe, listing → roster → plan → act → table |
+//! | [`prober`] | heartbeats |
+//! | [`runtime`] | where replicas run: processes, containers, listed addresses |
+//! | [`reply`] | the envelope of the balancer's own answers |
+//! | [`telemetry`] | log lines |
+//!
+//! Arrows only point down: `main → lib → {proxy, admin, prober, supervisor} → state → routing →
+//! fleet::seat`, and `supervisor → {runtime, fleet}`.
+//!
+//! # The way of a request
+//!
+//! [`proxy::forward`]: its key ([`routing::key`]), one snapshot of the table ([`state`]), a
+//! replica chosen ([`routing::policy`]), the request counted in and sent ([`proxy::upstream`]),
+//! the answer streamed back ([`proxy::relay`]); or, where that is safe, the next owner.
 
+pub mod admin;
+pub mod config;
 pub mod fleet;
+pub mod prober;
+pub mod proxy;
+pub mod reply;
 pub mod routing;
+pub mod runtime;
+pub mod state;
+pub mod supervisor;
+pub mod telemetry;
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use actix_web::http::KeepAlive;
+use actix_web::web::{self, Data};
+use actix_web::{App, HttpServer, dev};
+use thiserror::Error;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use admin::Admin;
+use config::Config;
+use proxy::Proxy;
+use routing::placement::Placement;
+use routing::table::Table;
+use runtime::{Runtime, RuntimeError};
+use state::Shared;
+use supervisor::Supervisor;
+
+/// Where the balancer listens, bound already.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For traffic, and for the admin routes where they have no listener of their own.
+    pub traffic: TcpListener,
+    /// For the admin routes alone.
+    pub admin: Option<TcpListener>,
+}
+
+/// Why the balancer cannot run.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The fleet cannot be begun.
+    #[error("replicas cannot be listed")]
+    Runtime(#[from] RuntimeError),
+    /// A listener cannot be served.
+    #[error("cannot serve")]
+    Serve(#[from] io::Error),
+}
+
+/// Runs the balancer until `shutdown`: then it stops accepting, finishes what is in flight, stops
+/// what it owns, and returns. Called on the main thread of an actix system, which must outlive
+/// the replicas of the process runtime.
+///
+/// # Errors
+/// When the runtime cannot be listed at the start, or a listener not be served.
+pub async fn run<R: Runtime>(
+    config: Config,
+    listeners: Listeners,
+    runtime: R,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let placement = Placement::build(&config.placement, &[]).expect("nothing fits anywhere");
+    let table = Table::new(Arc::new(placement), [], Vec::new());
+    let (shared, commands) = Shared::new(table);
+    let supervisor = Supervisor::boot(&config, runtime, Arc::clone(&shared)).await?;
+
+    let traffic = listeners.traffic.local_addr()?;
+    let admin_address = listeners.admin.as_ref().map(TcpListener::local_addr).transpose()?;
+    let mut servers =
+        vec![serve_traffic(&config, listeners.traffic, &shared, admin_address.is_none())?];
+    if let Some(listener) = listeners.admin {
+        servers.push(serve_admin(&config, listener, &shared)?);
+    }
+    let handles: Vec<dev::ServerHandle> = servers.iter().map(dev::Server::handle).collect();
+    let serving: Vec<_> = servers.into_iter().map(actix_web::rt::spawn).collect();
+    let (stop, stopped) = oneshot::channel();
+    let supervising = actix_web::rt::spawn(supervisor.run(commands, stopped));
+    info!(listen = %traffic, admin = %admin_address.unwrap_or(traffic), "balancer is serving");
+
+    shutdown.await;
+    info!("gracefully shutting down");
+    shared.stop();
+    for handle in handles {
+        handle.stop(true).await;
+    }
+    for server in serving {
+        server.await.map_err(io::Error::other)??;
+    }
+    // The supervisor ends by itself only when it panicked; that is told here.
+    let _told = stop.send(()).is_ok();
+    if let Err(error) = supervising.await {
+        warn!(%error, "supervisor ended badly");
+    }
+    info!("shutdown complete");
+    Ok(())
+}
+
+fn serve_traffic(
+    config: &Config,
+    listener: TcpListener,
+    shared: &Arc<Shared>,
+    with_admin: bool,
+) -> io::Result<dev::Server> {
+    let workers = config.workers;
+    let (config, shared) = (config.clone(), Arc::clone(shared));
+    let timeouts = config.timeouts;
+    let server = HttpServer::new(move || {
+        let proxy = Data::new(Proxy::new(&config, Arc::clone(&shared)));
+        let admin = Data::new(Admin { shared: Arc::clone(&shared), config: config.admin.clone() });
+        App::new()
+            .app_data(proxy)
+            .app_data(admin)
+            .configure(|app| {
+                if with_admin {
+                    admin::routes(app);
+                }
+            })
+            .default_service(web::to(proxy::forward))
+    });
+    server
+        .workers(workers)
+        .keep_alive(KeepAlive::Timeout(timeouts.keep_alive))
+        .client_request_timeout(timeouts.head)
+        .shutdown_timeout(timeouts.drain.as_secs_f64().ceil() as u64)
+        .disable_signals()
+        .listen(listener)
+        .map(HttpServer::run)
+}
+
+fn serve_admin(
+    config: &Config,
+    listener: TcpListener,
+    shared: &Arc<Shared>,
+) -> io::Result<dev::Server> {
+    let timeouts = config.timeouts;
+    let (config, shared) = (config.admin.clone(), Arc::clone(shared));
+    let server = HttpServer::new(move || {
+        let admin = Data::new(Admin { shared: Arc::clone(&shared), config: config.clone() });
+        App::new().app_data(admin).configure(admin::routes).default_service(web::to(admin::unknown))
+    });
+    server
+        .workers(1)
+        .client_request_timeout(timeouts.head)
+        .shutdown_timeout(timeouts.drain.as_secs_f64().ceil() as u64)
+        .disable_signals()
+        .listen(listener)
+        .map(HttpServer::run)
+}

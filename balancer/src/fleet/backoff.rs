@@ -39,11 +39,7 @@ impl BackoffConfig {
         if max < base {
             return Err(BadBackoff { base, max });
         }
-        Ok(Self {
-            base,
-            max,
-            reset_after,
-        })
+        Ok(Self { base, max, reset_after })
     }
 }
 
@@ -80,9 +76,7 @@ impl Backoff {
             return now;
         }
         let doubled = config.base.saturating_mul(2_u32.saturating_pow(before - 1));
-        let delay = doubled
-            .min(config.max)
-            .mul_f64(rng.random_range(0.75..=1.25));
+        let delay = doubled.min(config.max).mul_f64(rng.random_range(0.75..=1.25));
         now + delay.min(config.max)
     }
 

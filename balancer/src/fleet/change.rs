@@ -1,1 +1,150 @@
-//! x
+//! What `/add` and `/rm` ask for, and why it is refused or fails.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::seat::Hostname;
+
+/// A number of replicas, some of them by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// How many; at least 1.
+    pub n: usize,
+    /// Named ones, `n` at most.
+    pub hostnames: Vec<Hostname>,
+}
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// Replicas come.
+    Add,
+    /// Replicas go.
+    Remove,
+}
+
+/// Why a change is refused; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// More names than replicas to add.
+    #[error("Length of hostname list is more than newly added instances")]
+    MoreNamesThanAdded,
+    /// More names than replicas to remove.
+    #[error("Length of hostname list is more than removable instances")]
+    MoreNamesThanRemoved,
+    /// A name, or another with the same slug, comes twice in one call.
+    #[error("hostname {:?} is in 'hostnames' twice", .0.as_str())]
+    Repeated(Hostname),
+    /// A name, or another with the same slug, is in use.
+    #[error("hostname {:?} is in use already", .0.as_str())]
+    InUse(Hostname),
+    /// No replica has this name.
+    #[error("hostname {:?} is unknown: no replica has this name", .0.as_str())]
+    Unknown(Hostname),
+    /// More replicas than there may be.
+    #[error(
+        "'n' must be at most {left}: the fleet is {size} of {most} replicas ('max_replicas') \
+         already"
+    )]
+    TooMany {
+        /// How many more there may be.
+        left: usize,
+        /// How many there are.
+        size: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// The placement is full.
+    #[error("'n' must be at most {left}: the placement has {left} of its {capacity} seats left")]
+    NoSeat {
+        /// Seats left.
+        left: usize,
+        /// Seats in all.
+        capacity: usize,
+    },
+    /// More replicas than there are.
+    #[error("'n' must be at most {size}, the number of replicas")]
+    TooFew {
+        /// How many there are.
+        size: usize,
+    },
+    /// Replicas are listed in the configuration, not owned.
+    #[error(
+        "replicas are listed ('servers'), not owned: they can neither be added nor removed here"
+    )]
+    Listed,
+}
+
+/// Why a change failed that had been accepted; nothing of it is left.
+#[derive(Clone, Debug, Error)]
+pub enum Failed {
+    /// The name belongs to something that is not ours.
+    #[error("hostname {:?} is in use already, by something that is not this balancer's", .0.as_str())]
+    NameTaken(Hostname),
+    /// The runtime could not start a replica.
+    #[error("replica {:?} could not be started", hostname.as_str())]
+    Start {
+        /// Its name.
+        hostname: Hostname,
+        /// What the runtime said.
+        #[source]
+        source: Cause,
+    },
+    /// A replica ended before it was ready.
+    #[error("replica {:?} ended before it was ready: {death}", hostname.as_str())]
+    Died {
+        /// Its name.
+        hostname: Hostname,
+        /// How it ended.
+        death: Death,
+    },
+    /// A replica was not ready in time.
+    #[error("replica {:?} was not ready within {within:?}", hostname.as_str())]
+    NeverReady {
+        /// Its name.
+        hostname: Hostname,
+        /// The start deadline.
+        within: Duration,
+    },
+    /// The runtime could not stop a replica.
+    #[error(
+        "replica {:?} has left the ring but could not be removed; it is tried again",
+        hostname.as_str()
+    )]
+    Remove {
+        /// Its name.
+        hostname: Hostname,
+        /// What the runtime said.
+        #[source]
+        source: Cause,
+    },
+    /// The balancer stops.
+    #[error("the balancer is shutting down")]
+    ShuttingDown,
+}
+
+/// What a runtime said, kept whole.
+pub type Cause = Arc<dyn Error + Send + Sync>;
+
+/// How a replica ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Death {
+    /// By itself.
+    #[error("exited with code {0}")]
+    Exited(i64),
+    /// By a signal.
+    #[error("killed by signal {0}")]
+    Killed(i32),
+    /// For want of memory.
+    #[error("out of memory")]
+    OutOfMemory,
+    /// It was made and never ran.
+    #[error("never started")]
+    NeverStarted,
+    /// It is not there any more.
+    #[error("removed by someone else")]
+    Vanished,
+}

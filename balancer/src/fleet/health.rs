@@ -34,10 +34,7 @@ pub struct HealthTrack {
 impl HealthTrack {
     /// A replica that was not probed yet.
     pub fn new() -> Self {
-        Self {
-            health: Health::Starting,
-            against: 0,
-        }
+        Self { health: Health::Starting, against: 0 }
     }
 
     /// What is known now.
@@ -55,10 +52,7 @@ impl HealthTrack {
         if self.against < needed {
             return None;
         }
-        *self = Self {
-            health: next,
-            against: 0,
-        };
+        *self = Self { health: next, against: 0 };
         Some(next)
     }
 }
@@ -76,13 +70,8 @@ mod tests {
     fn changes(probes: &str, rise: u32, fall: u32) -> Vec<(usize, Health)> {
         let mut track = HealthTrack::new();
         let limits = HealthLimits { rise, fall };
-        let observed = probes
-            .chars()
-            .map(|probe| track.observe(probe == '+', limits));
-        observed
-            .enumerate()
-            .filter_map(|(at, change)| Some((at, change?)))
-            .collect()
+        let observed = probes.chars().map(|probe| track.observe(probe == '+', limits));
+        observed.enumerate().filter_map(|(at, change)| Some((at, change?))).collect()
     }
 
     #[test]

@@ -53,11 +53,7 @@ impl Seat {
 
     /// The `count` smallest seats that `taken` does not hold, ascending.
     pub fn smallest_free(taken: impl Fn(Seat) -> bool, count: usize) -> Vec<Seat> {
-        (1..=u32::MAX)
-            .filter_map(Seat::new)
-            .filter(|seat| !taken(*seat))
-            .take(count)
-            .collect()
+        (1..=u32::MAX).filter_map(Seat::new).filter(|seat| !taken(*seat)).take(count).collect()
     }
 }
 
@@ -81,11 +77,7 @@ impl Hostname {
             && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
             && bytes.last().is_some_and(|last| *last != b' ')
             && bytes.iter().copied().all(inner);
-        if good {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(BadHostname(text.to_owned()))
-        }
+        if good { Ok(Self(text.to_owned())) } else { Err(BadHostname(text.to_owned())) }
     }
 
     /// The name of a replica of the first fleet: `S1`, `S2`, …
@@ -153,12 +145,9 @@ mod tests {
 
     #[test]
     fn hostnames_of_the_contract_are_taken_and_slugged() {
-        for (name, slug) in [
-            ("S5", "s5"),
-            ("Server 4", "server-4"),
-            ("a.b_c-d", "a.b_c-d"),
-            ("7", "7-"),
-        ] {
+        for (name, slug) in
+            [("S5", "s5"), ("Server 4", "server-4"), ("a.b_c-d", "a.b_c-d"), ("7", "7-")]
+        {
             assert_eq!(Hostname::parse(name).unwrap().slug(), slug);
         }
         let longest = "x".repeat(63);
@@ -168,9 +157,9 @@ mod tests {
     #[test]
     fn other_hostnames_are_refused_by_name() {
         let long = "x".repeat(300);
-        for name in [
-            "", " ", "../x", "-x", ".x", "x;id", "x ", " x", "é", "a\0", "a\nb", "a\u{1b}", &long,
-        ] {
+        for name in
+            ["", " ", "../x", "-x", ".x", "x;id", "x ", " x", "é", "a\0", "a\nb", "a\u{1b}", &long]
+        {
             assert_eq!(Hostname::parse(name), Err(BadHostname(name.to_owned())));
         }
     }
@@ -178,10 +167,7 @@ mod tests {
     #[test]
     fn the_smallest_free_seats_are_found_between_taken_ones() {
         let taken = |seat: Seat| matches!(seat.get(), 1 | 3 | 4);
-        let free: Vec<u32> = Seat::smallest_free(taken, 3)
-            .into_iter()
-            .map(Seat::get)
-            .collect();
+        let free: Vec<u32> = Seat::smallest_free(taken, 3).into_iter().map(Seat::get).collect();
         assert_eq!(free, [2, 5, 6]);
     }
 }

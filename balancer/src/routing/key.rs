@@ -78,9 +78,9 @@ impl Key {
             KeySource::Cookie(name) => {
                 header("cookie").and_then(|all| pair(all, b';', name.as_bytes()))
             }
-            KeySource::Query(name) => request
-                .query()
-                .and_then(|all| pair(all.as_bytes(), b'&', name.as_bytes())),
+            KeySource::Query(name) => {
+                request.query().and_then(|all| pair(all.as_bytes(), b'&', name.as_bytes()))
+            }
         };
         let part = named.filter(|part| !part.is_empty());
         match part.or_else(|| header(REQUEST_ID).filter(|id| !id.is_empty())) {
@@ -188,10 +188,7 @@ mod tests {
             self.query
         }
         fn header(&self, name: &str) -> Option<&[u8]> {
-            self.headers
-                .iter()
-                .find(|(field, _)| *field == name)
-                .map(|(_, value)| value.as_bytes())
+            self.headers.iter().find(|(field, _)| *field == name).map(|(_, value)| value.as_bytes())
         }
         fn client_ip(&self) -> IpAddr {
             "::ffff:10.0.0.7".parse().unwrap()
@@ -201,18 +198,12 @@ mod tests {
     const FULL: Fake = Fake {
         path: "/a/b",
         query: Some("x=1&user=ann%20b&user=2"),
-        headers: &[
-            ("x-request-id", "42"),
-            ("cookie", "a=1; SID=abc; sid=d"),
-            ("x-user", "u"),
-        ],
+        headers: &[("x-request-id", "42"), ("cookie", "a=1; SID=abc; sid=d"), ("x-user", "u")],
     };
 
     fn key(request: &Fake, source: &str) -> Vec<u8> {
         let mut rng = rand::rngs::StdRng::seed_from_u64(1);
-        Key::of(request, &source.parse().unwrap(), &mut rng)
-            .as_bytes()
-            .to_vec()
+        Key::of(request, &source.parse().unwrap(), &mut rng).as_bytes().to_vec()
     }
 
     #[test]
@@ -247,11 +238,7 @@ mod tests {
 
     #[test]
     fn without_a_request_id_the_key_is_a_six_digit_number() {
-        let bare = Fake {
-            path: "/",
-            query: None,
-            headers: &[],
-        };
+        let bare = Fake { path: "/", query: None, headers: &[] };
         for source in ["request-id", "cookie:a"] {
             let key = key(&bare, source);
             assert_eq!(key.len(), 6);
@@ -261,31 +248,13 @@ mod tests {
 
     #[test]
     fn sources_are_written_as_they_are_read_and_others_refused() {
-        for text in [
-            "request-id",
-            "client-ip",
-            "path",
-            "uri",
-            "header:x-a",
-            "cookie:A",
-            "query:q q",
-        ] {
+        for text in
+            ["request-id", "client-ip", "path", "uri", "header:x-a", "cookie:A", "query:q q"]
+        {
             assert_eq!(text.parse::<KeySource>().unwrap().to_string(), text);
         }
-        for text in [
-            "",
-            "ip",
-            "header:",
-            "header:a b",
-            "cookie:a=b",
-            "query:",
-            "header",
-            "x:y",
-        ] {
-            assert_eq!(
-                text.parse::<KeySource>(),
-                Err(BadKeySource(text.to_owned()))
-            );
+        for text in ["", "ip", "header:", "header:a b", "cookie:a=b", "query:", "header", "x:y"] {
+            assert_eq!(text.parse::<KeySource>(), Err(BadKeySource(text.to_owned())));
         }
     }
 }

@@ -187,11 +187,7 @@ impl Iterator for Owners<'_> {
         // Every member has a point, so the walk meets each of them within one turn.
         for _ in 0..self.circle.len() {
             let member = self.circle[self.next];
-            self.next = if self.next + 1 == self.circle.len() {
-                0
-            } else {
-                self.next + 1
-            };
+            self.next = if self.next + 1 == self.circle.len() { 0 } else { self.next + 1 };
             if self.first_time(member) {
                 self.left -= 1;
                 return Some(member as usize);
@@ -213,10 +209,7 @@ mod tests {
     use crate::fleet::seat::Seat;
 
     fn member(seat: u32) -> Member {
-        Member {
-            id: MemberId::Seat(Seat::new(seat).unwrap()),
-            weight: 1,
-        }
+        Member { id: MemberId::Seat(Seat::new(seat).unwrap()), weight: 1 }
     }
 
     fn configs() -> [PlacementConfig; 4] {
@@ -235,10 +228,7 @@ mod tests {
     }
 
     fn owner(placement: &Placement, key: &[u8]) -> Option<MemberId> {
-        placement
-            .owners(key)
-            .next()
-            .map(|index| placement.members()[index].id)
+        placement.owners(key).next().map(|index| placement.members()[index].id)
     }
 
     fn seats() -> impl Strategy<Value = Vec<u32>> {
@@ -324,17 +314,9 @@ mod tests {
 
     #[test]
     fn weights_multiply_the_share() {
-        let members = [
-            member(1),
-            Member {
-                weight: 3,
-                ..member(2)
-            },
-        ];
-        let config = PlacementConfig::Ring(RingConfig {
-            virtual_nodes: 4_000,
-            ..RingConfig::default()
-        });
+        let members = [member(1), Member { weight: 3, ..member(2) }];
+        let config =
+            PlacementConfig::Ring(RingConfig { virtual_nodes: 4_000, ..RingConfig::default() });
         let shares = Placement::build(&config, &members).unwrap().shares();
         assert!((shares[1] / shares[0] - 3.0).abs() < 0.2, "{shares:?}");
     }
@@ -343,10 +325,7 @@ mod tests {
     fn a_secret_moves_the_keys() {
         let members: Vec<Member> = (1..=8).map(member).collect();
         let with = |secret| {
-            let ring = RingConfig {
-                secret: Secret(secret),
-                ..RingConfig::default()
-            };
+            let ring = RingConfig { secret: Secret(secret), ..RingConfig::default() };
             Placement::build(&PlacementConfig::Ring(ring), &members).unwrap()
         };
         let (a, b) = (with([1; 16]), with([2; 16]));

@@ -46,23 +46,14 @@ mod tests {
     /// Five seats, of which `ready` have a ready replica.
     fn table(ready: &[u32]) -> Table {
         let member = |seat| MemberId::Seat(Seat::new(seat).unwrap());
-        let members: Vec<Member> = (1..=5)
-            .map(|seat| Member {
-                id: member(seat),
-                weight: 1,
-            })
-            .collect();
+        let members: Vec<Member> =
+            (1..=5).map(|seat| Member { id: member(seat), weight: 1 }).collect();
         let config = PlacementConfig::Ring(RingConfig::default());
         let placement = Arc::new(Placement::build(&config, &members).unwrap());
         let replicas = ready.iter().map(|seat| {
             let name = Hostname::of_seat(Seat::new(*seat).unwrap());
             let address = SocketAddr::from(([127, 0, 0, 1], 9));
-            Arc::new(Replica::new(
-                ReplicaId((*seat).into()),
-                name,
-                member(*seat),
-                address,
-            ))
+            Arc::new(Replica::new(ReplicaId((*seat).into()), name, member(*seat), address))
         });
         Table::new(placement, replicas, Vec::new())
     }
@@ -93,10 +84,6 @@ mod tests {
     fn nobody_is_chosen_when_none_is_ready_or_accepted() {
         let key = Key::from(&b"1"[..]);
         assert!(Policy::Hash.choose(&table(&[]), &key, |_| true).is_none());
-        assert!(
-            Policy::Hash
-                .choose(&table(&[1, 2]), &key, |_| false)
-                .is_none()
-        );
+        assert!(Policy::Hash.choose(&table(&[1, 2]), &key, |_| false).is_none());
     }
 }

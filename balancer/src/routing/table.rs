@@ -141,20 +141,13 @@ impl Table {
     ) -> Self {
         let mut by_member = vec![None; placement.members().len()];
         for replica in ready {
-            let index = placement
-                .members()
-                .binary_search_by_key(&replica.member, |m| m.id);
+            let index = placement.members().binary_search_by_key(&replica.member, |m| m.id);
             if let Ok(index) = index {
                 by_member[index] = Some(replica);
             }
         }
         let ready_count = by_member.iter().flatten().count();
-        Self {
-            placement,
-            ready: by_member,
-            ready_count,
-            listing,
-        }
+        Self { placement, ready: by_member, ready_count, listing }
     }
 
     /// How the key space is divided.
@@ -192,12 +185,7 @@ mod tests {
         let seat = Seat::new(seat).unwrap();
         let address = "127.0.0.1:1".parse().unwrap();
         let id = ReplicaId(seat.get().into());
-        Arc::new(Replica::new(
-            id,
-            Hostname::of_seat(seat),
-            MemberId::Seat(seat),
-            address,
-        ))
+        Arc::new(Replica::new(id, Hostname::of_seat(seat), MemberId::Seat(seat), address))
     }
 
     fn counter() -> (Arc<AtomicUsize>, impl Fn() + Send + Sync + 'static) {

@@ -101,9 +101,7 @@ impl ClassicHash {
             MemberId::Address(address) => SipHasher13::new().hash(address.to_string().as_bytes()),
         };
         match self {
-            ClassicHash::Polynomial {
-                seat, virtual_node, ..
-            } => {
+            ClassicHash::Polynomial { seat, virtual_node, .. } => {
                 let sum = u64::from(polynomial(seat, s, slots))
                     + u64::from(polynomial(virtual_node, j, slots));
                 reduce(sum, slots)
@@ -122,10 +120,7 @@ impl ClassicHash {
 fn polynomial(coefficients: &[u64], x: u64, slots: u32) -> u32 {
     let m = u64::from(slots);
     let x = x % m;
-    let value = coefficients
-        .iter()
-        .rev()
-        .fold(0, |sum, c| (sum * x + c % m) % m);
+    let value = coefficients.iter().rev().fold(0, |sum, c| (sum * x + c % m) % m);
     reduce(value, slots)
 }
 
@@ -170,10 +165,8 @@ impl Classic {
             }
         }
 
-        let (occupied, owners): (Vec<u32>, Vec<u32>) = (0_u32..)
-            .zip(&owner_of)
-            .filter_map(|(slot, owner)| Some((slot, (*owner)?)))
-            .unzip();
+        let (occupied, owners): (Vec<u32>, Vec<u32>) =
+            (0_u32..).zip(&owner_of).filter_map(|(slot, owner)| Some((slot, (*owner)?))).unzip();
         let first = (0..slots)
             .map(|slot| {
                 let at = occupied.partition_point(|taken| *taken < slot);
@@ -216,18 +209,12 @@ impl Classic {
                 counts[self.owners[self.first[slot as usize] as usize] as usize] += 1;
             }
         }
-        counts
-            .into_iter()
-            .map(|count| f64::from(count) / f64::from(self.slots))
-            .collect()
+        counts.into_iter().map(|count| f64::from(count) / f64::from(self.slots)).collect()
     }
 
     /// The occupied slots with the index of their member, ascending.
     pub fn occupied(&self) -> impl Iterator<Item = (u32, usize)> {
-        self.occupied
-            .iter()
-            .zip(&self.owners)
-            .map(|(slot, owner)| (*slot, *owner as usize))
+        self.occupied.iter().zip(&self.owners).map(|(slot, owner)| (*slot, *owner as usize))
     }
 
     /// How often a virtual node met a slot that was taken, every probe counted.
@@ -260,10 +247,7 @@ mod tests {
     fn members(seats: u32) -> Vec<Member> {
         (1..=seats)
             .filter_map(Seat::new)
-            .map(|seat| Member {
-                id: MemberId::Seat(seat),
-                weight: 1,
-            })
+            .map(|seat| Member { id: MemberId::Seat(seat), weight: 1 })
             .collect()
     }
 
@@ -272,10 +256,7 @@ mod tests {
     }
 
     fn shares_of_slots(ring: &Classic, seats: usize) -> Vec<u64> {
-        ring.shares(seats)
-            .iter()
-            .map(|share| (share * 512.0).round() as u64)
-            .collect()
+        ring.shares(seats).iter().map(|share| (share * 512.0).round() as u64).collect()
     }
 
     #[test]
@@ -287,10 +268,7 @@ mod tests {
             let expected: Vec<u64> =
                 serde_json::from_value(vectors["shares_of_512"][&n].clone()).unwrap();
             assert_eq!(shares_of_slots(&ring, seats as usize), expected);
-            assert_eq!(
-                u64::from(ring.collisions()),
-                vectors["collisions"][&n].as_u64().unwrap()
-            );
+            assert_eq!(u64::from(ring.collisions()), vectors["collisions"][&n].as_u64().unwrap());
         }
     }
 
@@ -299,41 +277,29 @@ mod tests {
         let ring = Classic::build(&ClassicConfig::default(), &members(3)).unwrap();
         let expected: Vec<(u32, usize)> =
             serde_json::from_value(vectors()["occupied_slots_n3"].clone()).unwrap();
-        let occupied: Vec<(u32, usize)> = ring
-            .occupied()
-            .map(|(slot, member)| (slot, member + 1))
-            .collect();
+        let occupied: Vec<(u32, usize)> =
+            ring.occupied().map(|(slot, member)| (slot, member + 1)).collect();
         assert_eq!(occupied, expected);
     }
 
     #[test]
     fn requests_reach_as_many_slots_as_the_vectors_say() {
         let hash = ClassicConfig::default().hash;
-        let reached: std::collections::BTreeSet<u32> = (0..100_000_u32)
-            .map(|i| hash.request(i.to_string().as_bytes(), 512))
-            .collect();
-        assert_eq!(
-            reached.len() as u64,
-            vectors()["distinct_request_slots"].as_u64().unwrap()
-        );
+        let reached: std::collections::BTreeSet<u32> =
+            (0..100_000_u32).map(|i| hash.request(i.to_string().as_bytes(), 512)).collect();
+        assert_eq!(reached.len() as u64, vectors()["distinct_request_slots"].as_u64().unwrap());
     }
 
     #[test]
     fn as_many_seats_fit_as_the_vectors_say() {
         let most = u32::try_from(vectors()["most_seats_linear_probing"].as_u64().unwrap()).unwrap();
         for probing in [Probing::Linear, Probing::Quadratic] {
-            let config = ClassicConfig {
-                probing,
-                ..ClassicConfig::default()
-            };
+            let config = ClassicConfig { probing, ..ClassicConfig::default() };
             assert_eq!(config.capacity(), most as usize);
             assert!(Classic::build(&config, &members(most)).is_ok());
             assert_eq!(
                 Classic::build(&config, &members(most + 1)).unwrap_err(),
-                PlacementError::Full {
-                    points: 513,
-                    slots: 512
-                }
+                PlacementError::Full { points: 513, slots: 512 }
             );
         }
     }

@@ -40,10 +40,7 @@ pub struct Ring {
 
 impl Default for RingConfig {
     fn default() -> Self {
-        Self {
-            virtual_nodes: VIRTUAL_NODES,
-            secret: Secret::default(),
-        }
+        Self { virtual_nodes: VIRTUAL_NODES, secret: Secret::default() }
     }
 }
 
@@ -81,13 +78,7 @@ impl Ring {
             *first = u32::try_from(at).expect("fewer points than 2^32: members are u32 times u32");
         }
         let (points, owners) = placed.into_iter().unzip::<_, _, Vec<_>, Vec<_>>();
-        Self {
-            points: points.into(),
-            owners: owners.into(),
-            index,
-            shift,
-            hasher,
-        }
+        Self { points: points.into(), owners: owners.into(), index, shift, hasher }
     }
 
     /// The owners of the points, clockwise.
@@ -113,16 +104,10 @@ impl Ring {
         let before = self.points.last().into_iter().chain(&self.points);
         for ((from, to), owner) in before.zip(&self.points).zip(&self.owners) {
             // A lone point owns the whole circle, which is 0 modulo its length.
-            let arc = if self.points.len() == 1 {
-                1 << 64
-            } else {
-                to.wrapping_sub(*from).into()
-            };
+            let arc = if self.points.len() == 1 { 1 << 64 } else { to.wrapping_sub(*from).into() };
             arcs[*owner as usize] += arc;
         }
-        arcs.into_iter()
-            .map(|arc: u128| arc as f64 / 2_f64.powi(64))
-            .collect()
+        arcs.into_iter().map(|arc: u128| arc as f64 / 2_f64.powi(64)).collect()
     }
 }
 
@@ -151,39 +136,20 @@ mod tests {
     fn ring(seats: u32, virtual_nodes: u32) -> Ring {
         let members: Vec<Member> = (1..=seats)
             .filter_map(Seat::new)
-            .map(|seat| Member {
-                id: MemberId::Seat(seat),
-                weight: 1,
-            })
+            .map(|seat| Member { id: MemberId::Seat(seat), weight: 1 })
             .collect();
-        Ring::build(
-            &RingConfig {
-                virtual_nodes,
-                ..RingConfig::default()
-            },
-            &members,
-        )
+        Ring::build(&RingConfig { virtual_nodes, ..RingConfig::default() }, &members)
     }
 
     #[test]
     fn the_index_finds_what_a_search_of_all_points_finds() {
         for (seats, virtual_nodes) in [(1, 1), (2, 1), (3, 160), (100, 7)] {
             let ring = ring(seats, virtual_nodes);
-            let probes = ring
-                .points
-                .iter()
-                .flat_map(|p| [p.wrapping_sub(1), *p, p.wrapping_add(1)]);
+            let probes =
+                ring.points.iter().flat_map(|p| [p.wrapping_sub(1), *p, p.wrapping_add(1)]);
             for hash in probes.chain([0, 1, u64::MAX, u64::MAX / 2]) {
-                let naive = ring
-                    .points
-                    .iter()
-                    .position(|point| *point >= hash)
-                    .unwrap_or(0);
-                assert_eq!(
-                    ring.at_or_after(hash),
-                    naive,
-                    "{hash} of {seats} × {virtual_nodes}"
-                );
+                let naive = ring.points.iter().position(|point| *point >= hash).unwrap_or(0);
+                assert_eq!(ring.at_or_after(hash), naive, "{hash} of {seats} × {virtual_nodes}");
             }
         }
     }

@@ -1,0 +1,119 @@
+//! Who may call the admin routes.
+
+use std::net::IpAddr;
+
+use actix_web::HttpRequest;
+use actix_web::http::{StatusCode, header};
+use thiserror::Error;
+
+use crate::config::AdminConfig;
+
+/// Why a call is not let in.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Denied {
+    /// It came by a name that is not ours.
+    #[error(
+        "host {0:?} is not allowed: call by IP address, localhost or a name listed in \
+         'admin.hosts'"
+    )]
+    Host(String),
+    /// It has no token, or a wrong one.
+    #[error("this call needs the header 'Authorization: Bearer TOKEN' with the admin token")]
+    Token,
+}
+
+impl Denied {
+    /// What it is in HTTP.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Denied::Host(_) => StatusCode::FORBIDDEN,
+            Denied::Token => StatusCode::UNAUTHORIZED,
+        }
+    }
+}
+
+/// Whether the name that a call came by is ours. A page whose name was rebound to our address
+/// (DNS rebinding) comes by a name of its own; where a token is set, it does not know that.
+///
+/// # Errors
+/// [`Denied::Host`].
+pub fn may_call(request: &HttpRequest, config: &AdminConfig) -> Result<(), Denied> {
+    if config.token.is_some() {
+        return Ok(());
+    }
+    let named = request.headers().get(header::HOST).map(|host| host.as_bytes());
+    let named = String::from_utf8_lossy(named.unwrap_or_default()).into_owned();
+    let authority = request.uri().authority().map_or(named.as_str(), |given| given.as_str());
+    let name = without_port(authority).to_ascii_lowercase();
+    let literal = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
+    if literal || name == "localhost" || config.hosts.contains(&name) {
+        return Ok(());
+    }
+    Err(Denied::Host(name))
+}
+
+/// Whether a call may change the fleet.
+///
+/// # Errors
+/// [`Denied::Token`].
+pub fn may_change(request: &HttpRequest, config: &AdminConfig) -> Result<(), Denied> {
+    let Some(token) = &config.token else {
+        return Ok(());
+    };
+    let given = request.headers().get(header::AUTHORIZATION).map(|given| given.as_bytes());
+    // RFC 9110 11.1: the scheme's case does not count.
+    let bearer = given.and_then(|given| given.split_at_checked("Bearer ".len()));
+    match bearer {
+        Some((scheme, given)) if scheme.eq_ignore_ascii_case(b"Bearer ") && token.is(given) => {
+            Ok(())
+        }
+        Some(_) | None => Err(Denied::Token),
+    }
+}
+
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        // The colons of an IPv6 address are inside its brackets.
+        Some((host, port)) if !port.contains(']') => host,
+        Some(_) | None => authority,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    fn config(hosts: &[&str]) -> AdminConfig {
+        let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+        AdminConfig { listen: None, token: None, hosts }
+    }
+
+    fn called_by(host: &'static str, config: &AdminConfig) -> Result<(), Denied> {
+        let request = TestRequest::get().insert_header((header::HOST, host)).to_http_request();
+        may_call(&request, config)
+    }
+
+    #[test]
+    fn addresses_localhost_and_listed_names_are_let_in() {
+        let config = config(&["balancer"]);
+        for host in [
+            "127.0.0.1:5000",
+            "10.1.2.3",
+            "[::1]:5000",
+            "localhost:5000",
+            "LOCALHOST",
+            "Balancer:1",
+        ] {
+            assert_eq!(called_by(host, &config), Ok(()), "{host}");
+        }
+    }
+
+    #[test]
+    fn foreign_names_are_not() {
+        for host in ["evil.example:5000", "", "127.0.0.1.evil.example", "balancer", "localhost.x"] {
+            assert!(called_by(host, &config(&[])).is_err(), "{host}");
+        }
+    }
+}

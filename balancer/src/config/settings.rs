@@ -1,0 +1,458 @@
+//! What the user typed: one struct for the file, the environment and the flags.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+
+use super::value::{CommandLine, Hex16, Server, Size, Span, Variable};
+
+/// Takes each field from the first that has it.
+macro_rules! first_of {
+    ($first:ident, $second:ident; $($field:ident),* $(,)?; $($table:ident),* $(,)?) => {
+        Self {
+            $($field: $first.$field.or($second.$field),)*
+            $($table: $first.$table.or($second.$table),)*
+        }
+    };
+}
+
+/// Every setting, none of them needed.
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where traffic comes in [default: 127.0.0.1:5000]
+    #[arg(long, env = "BALANCER_LISTEN", value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+
+    /// Where replicas run: as child processes, as Docker containers, or listed with --servers and
+    /// not owned [default: process, or static when servers are listed]
+    #[arg(long, env = "BALANCER_RUNTIME")]
+    pub runtime: Option<RuntimeKind>,
+
+    /// How many replicas to start first; later /add and /rm decide [default: 3]
+    #[arg(long, env = "BALANCER_REPLICAS", value_name = "N")]
+    pub replicas: Option<usize>,
+
+    /// How many replicas there may be at most [default: 1000]
+    #[arg(long, env = "BALANCER_MAX_REPLICAS", value_name = "N")]
+    pub max_replicas: Option<usize>,
+
+    /// Listed replicas, host:port or 'host:port weight=3', several parted by commas; implies
+    /// --runtime static
+    #[arg(long, env = "BALANCER_SERVERS", value_name = "LIST", value_delimiter = ',')]
+    pub servers: Option<Vec<Server>>,
+
+    /// What each replica runs: a program and its arguments, run without a shell, with PORT and
+    /// SERVER_ID in its environment and {port}, {seat}, {hostname} filled in [default: process:
+    /// the embedded demo replica; docker: the image's own]
+    #[arg(long, env = "BALANCER_COMMAND", value_name = "COMMAND")]
+    pub command: Option<CommandLine>,
+
+    /// A variable for the environment of replicas, NAME=value; may be given several times
+    #[arg(long, env = "BALANCER_ENV", value_name = "NAME=VALUE")]
+    pub env: Option<Vec<Variable>>,
+
+    /// docker: the image of replicas [default: ring-balancer/server]
+    #[arg(long, env = "BALANCER_IMAGE")]
+    pub image: Option<String>,
+
+    /// docker: the network of replicas, made if it is absent [default: net1]
+    #[arg(long, env = "BALANCER_NETWORK")]
+    pub network: Option<String>,
+
+    /// docker: the port that replicas listen on in their containers [default: 5000]
+    #[arg(long, env = "BALANCER_PORT")]
+    pub port: Option<u16>,
+
+    /// docker: most memory of a replica, such as 256MiB [default: no limit]
+    #[arg(long, env = "BALANCER_MEMORY", value_name = "SIZE")]
+    pub memory: Option<Size>,
+
+    /// docker: most processors of a replica, such as 0.5 [default: no limit]
+    #[arg(long, env = "BALANCER_CPUS", value_name = "NUMBER")]
+    pub cpus: Option<f64>,
+
+    /// docker: most processes and threads of a replica [default: 512]
+    #[arg(long, env = "BALANCER_PIDS", value_name = "N")]
+    pub pids: Option<u32>,
+
+    /// docker: tells this balancer's containers from those of others on the same engine
+    /// [default: default]
+    #[arg(long, env = "BALANCER_POOL", value_name = "NAME")]
+    pub pool: Option<String>,
+
+    /// docker: leave the containers running when the balancer stops; the next start adopts them
+    /// [default: false]
+    #[arg(long, env = "BALANCER_KEEP_REPLICAS", value_name = "BOOL", num_args = 0..=1,
+          default_missing_value = "true", require_equals = true)]
+    pub keep_replicas: Option<bool>,
+
+    /// How the key space is divided [default: ring]
+    #[arg(long, env = "BALANCER_PLACEMENT")]
+    pub placement: Option<PlacementKind>,
+
+    /// How one replica is chosen [default: hash]
+    #[arg(long, env = "BALANCER_POLICY")]
+    pub policy: Option<PolicyKind>,
+
+    /// What a request is placed by: request-id, client-ip, path, uri, header:NAME, cookie:NAME or
+    /// query:NAME [default: request-id]
+    #[arg(long, env = "BALANCER_KEY")]
+    pub key: Option<String>,
+
+    /// The path that probes ask for [default: /heartbeat]
+    #[arg(long, env = "BALANCER_HEALTH_PATH", value_name = "PATH")]
+    pub health_path: Option<String>,
+
+    /// Threads of the request path [default: the number of cores]
+    #[arg(long, env = "BALANCER_WORKERS", value_name = "N")]
+    pub workers: Option<NonZeroUsize>,
+
+    /// How log lines are written [default: text]
+    #[arg(long, env = "BALANCER_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
+
+    /// Which log lines are written: error, warn, info, debug, trace, or a filter such as
+    /// balancer=debug [default: info]
+    #[arg(long, env = "BALANCER_LOG_LEVEL", value_name = "FILTER")]
+    pub log_level: Option<String>,
+
+    /// [ring]
+    #[command(flatten)]
+    pub ring: RingSettings,
+
+    /// [classic]
+    #[command(flatten)]
+    pub classic: ClassicSettings,
+
+    /// [health]
+    #[command(flatten)]
+    pub health: HealthSettings,
+
+    /// [timeouts]
+    #[command(flatten)]
+    pub timeouts: TimeoutSettings,
+
+    /// [admin]
+    #[command(flatten)]
+    pub admin: AdminSettings,
+
+    /// [compat]
+    #[command(flatten)]
+    pub compat: CompatSettings,
+}
+
+/// `[ring]`
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RingSettings {
+    /// ring: points of a replica [default: 160]
+    #[arg(id = "ring-virtual-nodes", long, env = "BALANCER_RING_VIRTUAL_NODES", value_name = "N")]
+    pub virtual_nodes: Option<u32>,
+
+    /// ring: 16 bytes in hexadecimal that key the hash of points and requests, so that outsiders
+    /// cannot aim at a replica; balancers that should agree share it [default: zeros]
+    #[arg(
+        id = "ring-secret",
+        long,
+        env = "BALANCER_RING_SECRET",
+        value_name = "HEX",
+        hide_env_values = true
+    )]
+    pub secret: Option<Hex16>,
+}
+
+/// `[classic]`
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClassicSettings {
+    /// classic: slots of the ring [default: 512]
+    #[arg(id = "classic-slots", long, env = "BALANCER_CLASSIC_SLOTS", value_name = "N")]
+    pub slots: Option<u32>,
+
+    /// classic: slots of a replica [default: 9]
+    #[arg(
+        id = "classic-virtual-nodes",
+        long,
+        env = "BALANCER_CLASSIC_VIRTUAL_NODES",
+        value_name = "N"
+    )]
+    pub virtual_nodes: Option<u32>,
+
+    /// classic: how requests and virtual nodes are hashed [default: polynomial]
+    #[arg(id = "classic-hash", long, env = "BALANCER_CLASSIC_HASH", value_name = "HASH")]
+    pub hash: Option<ClassicHashKind>,
+
+    /// classic: where a virtual node goes whose slot is taken [default: linear]
+    #[arg(id = "classic-probing", long, env = "BALANCER_CLASSIC_PROBING", value_name = "PROBING")]
+    pub probing: Option<ProbingKind>,
+
+    /// classic: coefficients of H(i), the hash of a request's number, constant first
+    /// [default: 17,2,1]
+    #[arg(
+        id = "classic-request-coefficients",
+        long,
+        env = "BALANCER_CLASSIC_REQUEST_COEFFICIENTS",
+        value_name = "LIST",
+        value_delimiter = ','
+    )]
+    pub request_coefficients: Option<Vec<u64>>,
+
+    /// classic: coefficients of the seat's part of a virtual node's hash, constant first
+    /// [default: 25,0,1]
+    #[arg(
+        id = "classic-seat-coefficients",
+        long,
+        env = "BALANCER_CLASSIC_SEAT_COEFFICIENTS",
+        value_name = "LIST",
+        value_delimiter = ','
+    )]
+    pub seat_coefficients: Option<Vec<u64>>,
+
+    /// classic: coefficients of the virtual node's own part of its hash, constant first
+    /// [default: 0,2,1]
+    #[arg(
+        id = "classic-virtual-node-coefficients",
+        long,
+        env = "BALANCER_CLASSIC_VIRTUAL_NODE_COEFFICIENTS",
+        value_name = "LIST",
+        value_delimiter = ','
+    )]
+    pub virtual_node_coefficients: Option<Vec<u64>>,
+}
+
+/// `[health]`
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HealthSettings {
+    /// Time between two probes of a replica [default: 1s]
+    #[arg(id = "health-interval", long, env = "BALANCER_HEALTH_INTERVAL", value_name = "DURATION")]
+    pub interval: Option<Span>,
+
+    /// Time a probe's answer may take [default: 1s]
+    #[arg(id = "health-timeout", long, env = "BALANCER_HEALTH_TIMEOUT", value_name = "DURATION")]
+    pub timeout: Option<Span>,
+
+    /// Good probes in a row until a replica takes requests [default: 1]
+    #[arg(id = "health-rise", long, env = "BALANCER_HEALTH_RISE", value_name = "N")]
+    pub rise: Option<u32>,
+
+    /// Bad probes in a row until a replica takes no more requests [default: 3]
+    #[arg(id = "health-fall", long, env = "BALANCER_HEALTH_FALL", value_name = "N")]
+    pub fall: Option<u32>,
+
+    /// Time from a replica's start to its first good probes [default: 60s]
+    #[arg(
+        id = "health-start-deadline",
+        long,
+        env = "BALANCER_HEALTH_START_DEADLINE",
+        value_name = "DURATION"
+    )]
+    pub start_deadline: Option<Span>,
+}
+
+/// `[timeouts]`
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimeoutSettings {
+    /// Time a client may take for the head of a request [default: 10s]
+    #[arg(id = "timeout-head", long, env = "BALANCER_TIMEOUT_HEAD", value_name = "DURATION")]
+    pub head: Option<Span>,
+
+    /// Time a connection to a replica may take [default: 1s]
+    #[arg(id = "timeout-connect", long, env = "BALANCER_TIMEOUT_CONNECT", value_name = "DURATION")]
+    pub connect: Option<Span>,
+
+    /// Time to the first byte of a replica's answer; after it: 504 [default: 30s]
+    #[arg(
+        id = "timeout-first-byte",
+        long,
+        env = "BALANCER_TIMEOUT_FIRST_BYTE",
+        value_name = "DURATION"
+    )]
+    pub first_byte: Option<Span>,
+
+    /// Time a connection may idle, at either side [default: 75s]
+    #[arg(
+        id = "timeout-keep-alive",
+        long,
+        env = "BALANCER_TIMEOUT_KEEP_ALIVE",
+        value_name = "DURATION"
+    )]
+    pub keep_alive: Option<Span>,
+
+    /// Time that requests in flight have when their replica leaves or the balancer stops
+    /// [default: 10s]
+    #[arg(id = "timeout-drain", long, env = "BALANCER_TIMEOUT_DRAIN", value_name = "DURATION")]
+    pub drain: Option<Span>,
+
+    /// Time a replica has between SIGTERM and SIGKILL [default: 10s]
+    #[arg(id = "timeout-stop", long, env = "BALANCER_TIMEOUT_STOP", value_name = "DURATION")]
+    pub stop: Option<Span>,
+}
+
+/// `[admin]`
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminSettings {
+    /// Where /rep, /add, /rm and /admin are answered instead of at --listen
+    #[arg(id = "admin-listen", long, env = "BALANCER_ADMIN_LISTEN", value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+
+    /// What changing calls must bring as 'Authorization: Bearer TOKEN'
+    #[arg(
+        id = "admin-token",
+        long,
+        env = "BALANCER_ADMIN_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    pub token: Option<String>,
+
+    /// Let everybody who reaches the admin routes change the fleet, though they are bound to an
+    /// address that is not loopback and no token is set [default: false]
+    #[arg(id = "admin-open", long, env = "BALANCER_ADMIN_OPEN", value_name = "BOOL",
+          num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub open: Option<bool>,
+
+    /// Names by which the admin routes may be called, besides localhost and IP addresses, while no
+    /// token is set (a defence against DNS rebinding)
+    #[arg(
+        id = "admin-hosts",
+        long,
+        env = "BALANCER_ADMIN_HOSTS",
+        value_name = "LIST",
+        value_delimiter = ','
+    )]
+    pub hosts: Option<Vec<String>>,
+}
+
+/// `[compat]`
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CompatSettings {
+    /// Turn a replica's 404 into 400 "<Error> '/path' endpoint does not exist in server replicas"
+    /// [default: false]
+    #[arg(id = "compat-unknown-path", long, env = "BALANCER_COMPAT_UNKNOWN_PATH",
+          value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
+          require_equals = true)]
+    pub unknown_path: Option<bool>,
+}
+
+/// `runtime`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RuntimeKind {
+    /// Child processes of the balancer
+    Process,
+    /// Containers of a Docker engine
+    Docker,
+    /// Listed in the configuration, not owned
+    Static,
+}
+
+/// `placement`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlacementKind {
+    /// SipHash points on a 64-bit circle
+    Ring,
+    /// 512 slots, polynomial hashes, probing
+    Classic,
+}
+
+/// `policy`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyKind {
+    /// By placement
+    Hash,
+}
+
+/// `classic.hash`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClassicHashKind {
+    /// Polynomials, by their coefficients
+    Polynomial,
+    /// SipHash-1-3
+    #[value(name = "siphash")]
+    #[serde(rename = "siphash")]
+    SipHash,
+}
+
+/// `classic.probing`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProbingKind {
+    /// The next slot, and the next
+    Linear,
+    /// At distance 1, 3, 6, 10, …
+    Quadratic,
+}
+
+/// `log_format`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+impl Settings {
+    /// Each setting from here, else from `other`.
+    pub fn or(self, other: Self) -> Self {
+        first_of!(
+            self, other;
+            listen, runtime, replicas, max_replicas, servers, command, env, image, network, port,
+            memory, cpus, pids, pool, keep_replicas, placement, policy, key, health_path, workers,
+            log_format, log_level;
+            ring, classic, health, timeouts, admin, compat
+        )
+    }
+}
+
+impl RingSettings {
+    fn or(self, other: Self) -> Self {
+        first_of!(self, other; virtual_nodes, secret;)
+    }
+}
+
+impl ClassicSettings {
+    fn or(self, other: Self) -> Self {
+        first_of!(
+            self, other;
+            slots, virtual_nodes, hash, probing, request_coefficients, seat_coefficients,
+            virtual_node_coefficients;
+        )
+    }
+}
+
+impl HealthSettings {
+    fn or(self, other: Self) -> Self {
+        first_of!(self, other; interval, timeout, rise, fall, start_deadline;)
+    }
+}
+
+impl TimeoutSettings {
+    fn or(self, other: Self) -> Self {
+        first_of!(self, other; head, connect, first_byte, keep_alive, drain, stop;)
+    }
+}
+
+impl AdminSettings {
+    fn or(self, other: Self) -> Self {
+        first_of!(self, other; listen, token, open, hosts;)
+    }
+}
+
+impl CompatSettings {
+    fn or(self, other: Self) -> Self {
+        first_of!(self, other; unknown_path;)
+    }
+}

@@ -1,0 +1,227 @@
+//! The values that a configuration is written in, each read in one place.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, de};
+
+use crate::fleet::seat::{Hostname, Seat};
+
+/// A duration: `250ms`, `10s`, `5m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+/// A number of bytes: `4096`, `64KiB`, `256MiB`, `1GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+/// A listed replica: `host:port` or `host:port weight=3`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Name or address, and port.
+    pub address: String,
+    /// Multiplies its share; at least 1.
+    pub weight: u32,
+}
+
+/// A command and its arguments, split into words as a shell does, and run without one. `{port}`,
+/// `{seat}` and `{hostname}` are filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandLine(Vec<String>);
+
+/// A variable of a replica's environment: `NAME=value`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable(pub String, pub String);
+
+/// 16 bytes in hexadecimal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hex16(pub [u8; 16]);
+
+/// The largest weight: beyond it the ring only grows.
+const WEIGHT_MAX: u32 = 1_000;
+
+/// What is filled into a command.
+const PLACEHOLDERS: [&str; 3] = ["{port}", "{seat}", "{hostname}"];
+
+// === impl Span ===
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text)
+            .map(Self)
+            .map_err(|error| format!("{text:?} is no duration such as 250ms, 10s or 5m: {error}"))
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+// === impl Size ===
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let factor = match text[digits.len()..].trim() {
+            "" | "B" => Some(1),
+            "KiB" => Some(1 << 10),
+            "MiB" => Some(1 << 20),
+            "GiB" => Some(1_u64 << 30),
+            _ => None,
+        };
+        let size = digits.parse::<u64>().ok().zip(factor).and_then(|(n, f)| n.checked_mul(f));
+        size.map(Self).ok_or_else(|| format!("{text:?} is no size such as 4096, 64KiB or 256MiB"))
+    }
+}
+
+// === impl Server ===
+
+impl FromStr for Server {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = |why: &str| format!("{text:?} is no host:port or host:port weight=3: {why}");
+        let mut words = text.split_whitespace();
+        let address = words.next().ok_or_else(|| bad("it is empty"))?;
+        let (host, port) = address.rsplit_once(':').ok_or_else(|| bad("the port is missing"))?;
+        if host.is_empty() || host.contains('/') {
+            return Err(bad("the host must be a name or an address"));
+        }
+        if !matches!(port.parse::<u16>(), Ok(1..)) {
+            return Err(bad("the port must be 1 to 65535"));
+        }
+        let mut weight = 1;
+        for word in words {
+            let given = word.strip_prefix("weight=").ok_or_else(|| bad("unknown word after it"))?;
+            let known = given.parse().ok().filter(|weight| (1..=WEIGHT_MAX).contains(weight));
+            weight = known.ok_or_else(|| bad("the weight must be 1 to 1000"))?;
+        }
+        Ok(Self { address: address.to_owned(), weight })
+    }
+}
+
+// === impl CommandLine ===
+
+impl CommandLine {
+    /// The words, with the placeholders filled in.
+    pub fn filled(&self, port: u16, seat: Seat, hostname: &Hostname) -> Vec<String> {
+        let values = [port.to_string(), seat.to_string(), hostname.to_string()];
+        let fill = |word: &String| {
+            PLACEHOLDERS.iter().zip(&values).fold(word.clone(), |w, (name, v)| w.replace(name, v))
+        };
+        self.0.iter().map(fill).collect()
+    }
+}
+
+impl FromStr for CommandLine {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let words =
+            shlex::split(text).ok_or_else(|| format!("{text:?} has a quote that is not closed"))?;
+        if words.is_empty() {
+            return Err("the command is empty".to_owned());
+        }
+        Ok(Self(words))
+    }
+}
+
+// === impl Variable ===
+
+impl FromStr for Variable {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() && !text.contains('\0') => {
+                Ok(Self(name.to_owned(), value.to_owned()))
+            }
+            Some(_) | None => Err(format!("{text:?} is no NAME=value")),
+        }
+    }
+}
+
+// === impl Hex16 ===
+
+impl FromStr for Hex16 {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // Not the text in the error: it is a secret.
+        let bad = || "it must be 16 bytes in hexadecimal (32 digits)".to_owned();
+        if text.len() != 32 || !text.bytes().all(|c| c.is_ascii_hexdigit()) {
+            return Err(bad());
+        }
+        let mut bytes = [0; 16];
+        for (byte, at) in bytes.iter_mut().zip((0..32).step_by(2)) {
+            *byte = u8::from_str_radix(&text[at..at + 2], 16).map_err(|_not_hex| bad())?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// Reads a value from a string in a file as it is read from a flag.
+macro_rules! read_as_text {
+    ($($type:ty),*) => {$(
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+            }
+        }
+    )*};
+}
+
+read_as_text!(Span, Size, Server, CommandLine, Variable, Hex16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_their_unit() {
+        for (text, bytes) in [
+            ("4096", 4096),
+            ("1B", 1),
+            ("64KiB", 65_536),
+            ("256 MiB", 268_435_456),
+            ("1GiB", 1 << 30),
+        ] {
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+        }
+        for text in ["", "KiB", "1kb", "-1", "1.5GiB", "99999999999999999999", "20000000000GiB"] {
+            assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn servers_are_read_with_their_weight() {
+        let server = |address: &str, weight| Ok(Server { address: address.to_owned(), weight });
+        assert_eq!("localhost:80".parse(), server("localhost:80", 1));
+        assert_eq!("[::1]:80 weight=3".parse(), server("[::1]:80", 3));
+        for text in
+            ["", "a", "a:", ":80", "a:0", "a:80 weight=0", "a:80 x", "http://a:80", "a:70000"]
+        {
+            assert!(text.parse::<Server>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_split_into_words_and_filled_in() {
+        let command: CommandLine =
+            "run --name '{hostname} x' -p {port} {seat}/{seat}".parse().unwrap();
+        let hostname = Hostname::parse("Server 4").unwrap();
+        assert_eq!(
+            command.filled(80, Seat::new(2).unwrap(), &hostname),
+            ["run", "--name", "Server 4 x", "-p", "80", "2/2"]
+        );
+        assert!("".parse::<CommandLine>().is_err());
+        assert!("a 'b".parse::<CommandLine>().is_err());
+    }
+}

@@ -1,0 +1,109 @@
+//! Where replicas run, behind one small trait. Calls are idempotent and single-shot: the
+//! supervisor owns retries and time.
+
+pub mod docker;
+pub mod fixed;
+pub mod process;
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::fleet::roster::Observed;
+use crate::fleet::seat::{Hostname, Seat};
+
+/// What is to be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaSpec {
+    /// Its name.
+    pub hostname: Hostname,
+    /// Its place.
+    pub seat: Seat,
+}
+
+/// Starts, stops and lists replicas. Used on one thread only: the supervisor's.
+#[expect(async_fn_in_trait, reason = "its futures stay on the supervisor's thread")]
+pub trait Runtime: 'static {
+    /// Every replica that this balancer owns, dead ones included: a restarted balancer adopts
+    /// them.
+    async fn list(&self) -> Result<Vec<Observed>, RuntimeError>;
+
+    /// Starts a replica; what is half made is removed again on failure.
+    async fn start(&self, what: &ReplicaSpec) -> Result<Observed, RuntimeError>;
+
+    /// SIGTERM, then SIGKILL after `grace`, then nothing is left of it; gone already is success.
+    async fn stop(&self, hostname: &Hostname, grace: Duration) -> Result<(), RuntimeError>;
+
+    /// Resolves when something may have changed: a hint to list again, never the truth.
+    async fn changed(&self);
+
+    /// Removes what was made beside the replicas, once they are gone.
+    async fn close(&self) -> Result<(), RuntimeError>;
+}
+
+/// What went wrong in a runtime.
+#[derive(Debug, Error)]
+pub enum RuntimeError {
+    /// Something that is not ours has the name.
+    #[error("the name {0:?} is taken by something that is not this balancer's")]
+    NameTaken(String),
+    /// A command could not be run.
+    #[error("cannot run {command:?}")]
+    Spawn {
+        /// Its first word.
+        command: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No port is free.
+    #[error("no free port between {from} and {to} on 127.0.0.1")]
+    NoPort {
+        /// The first that was tried.
+        from: u16,
+        /// The last.
+        to: u16,
+    },
+    /// A listed address cannot be resolved.
+    #[error("cannot resolve {0:?}")]
+    Resolve(String, #[source] io::Error),
+    /// The engine cannot be reached.
+    #[error("cannot reach the container engine at {at}")]
+    Unreachable {
+        /// Its address.
+        at: String,
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The engine refused or failed.
+    #[error("the container engine could not {action}")]
+    Engine {
+        /// What it was asked.
+        action: String,
+        /// What it said.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The engine did not answer.
+    #[error("the container engine did not {action} within {within:?}")]
+    Timeout {
+        /// What it was asked.
+        action: String,
+        /// The time it had.
+        within: Duration,
+    },
+    /// A container has no address on the network.
+    #[error("container {container:?} has no address on network {network:?}")]
+    NoAddress {
+        /// Its name.
+        container: String,
+        /// The network.
+        network: String,
+    },
+    /// Listed replicas are neither started nor stopped.
+    #[error("listed replicas are neither started nor stopped")]
+    Listed,
+}
