@@ -570,7 +570,9 @@ impl Roster {
             && !self.seats.contains_key(&seat)
         {
             let record = self.new_seat(now);
-            self.seats.insert(seat, record);
+            // A dead one's replacement joins when it comes.
+            let join = record.join.filter(|_| observed.death.is_none());
+            self.seats.insert(seat, SeatRecord { join, ..record });
         }
         let phase = match observed.death {
             None => Phase::Starting { since: now },
@@ -911,3 +913,6 @@ impl Record {
         self.stamp <= began && !matches!(self.phase, Phase::Launching | Phase::Removing)
     }
 }
+
+#[cfg(test)]
+mod tests;
