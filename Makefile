@@ -1,0 +1,56 @@
+# The one entry for people. `make` alone lists what there is.
+
+COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+IMAGES := balancer server analysis
+
+.PHONY: help run demo test check lint docs deny experiment bench images clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## the balancer with three replicas on 127.0.0.1:5000, without Docker
+	cargo run --release --locked -p balancer
+
+demo: ## the same with containers: docker compose up --build
+	$(COMPOSE) up --build
+
+# Docker tests need an engine and the image ring-balancer/server (make images); where one is
+# missing they say so and are skipped, except with CI=true.
+test: ## build what the tests need and run all of them
+	cargo build --workspace --locked
+	cargo test --workspace --locked
+
+check: lint test docs deny ## the gate before a commit: lint, test, docs, deny
+
+lint: ## formatting, clippy without a warning, the borders inside the balancer
+	cargo fmt --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	.ci/purity
+
+docs: ## the API documentation, without a warning
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+deny: ## licences, banned crates and sources of the dependencies
+	@if cargo deny --version >/dev/null 2>&1; then \
+		echo cargo deny check bans licenses sources; \
+		cargo deny check bans licenses sources; \
+	else \
+		echo "deny: skipped, cargo-deny is not installed (cargo install cargo-deny --locked)"; \
+	fi
+
+experiment: ## every experiment again, with its charts, into report/
+	cargo build --workspace --release --locked
+	$(TARGET_DIR)/release/analysis all --out report
+
+bench: ## the figures for speed and memory
+	cargo build --workspace --release --locked
+	$(TARGET_DIR)/release/analysis bench
+
+images: ## the images ring-balancer/balancer, /server and /analysis
+	for image in $(IMAGES); do \
+		docker build --target $$image --tag ring-balancer/$$image . || exit 1; \
+	done
+
+clean: ## remove what cargo built
+	cargo clean

@@ -1,0 +1,268 @@
+//! The system under test: the real balancer in a process of its own, started on a free port and
+//! stopped whatever happens.
+
+pub(crate) mod api;
+pub(crate) mod victim;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::rc::Rc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::ValueEnum;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+
+use api::Api;
+
+/// Where the replicas run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Runtime {
+    /// As child processes of the balancer.
+    Process,
+    /// As containers.
+    Docker,
+}
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// The program.
+    pub(crate) binary: PathBuf,
+    pub(crate) runtime: Runtime,
+    /// The image of the replicas, for Docker.
+    pub(crate) image: String,
+    pub(crate) replicas: u32,
+    /// The address that it listens on, at a free port.
+    pub(crate) listen: Ipv4Addr,
+    /// More of the command line.
+    pub(crate) arguments: Vec<String>,
+}
+
+/// A running balancer. Dropping it stops it, too: by SIGTERM, and by SIGKILL when that takes too
+/// long.
+pub(crate) struct Balancer {
+    child: Child,
+    address: SocketAddr,
+    runtime: Runtime,
+    /// Tells its containers from those of others.
+    pool: String,
+    log: Log,
+    api: Api,
+}
+
+/// The last lines that the balancer wrote.
+#[derive(Clone, Default)]
+struct Log(Rc<RefCell<VecDeque<String>>>);
+
+/// Lines of the log that are kept for an error message.
+const KEPT_LINES: usize = 30;
+
+// === impl Runtime ===
+
+impl Runtime {
+    /// As the balancer's command line calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Runtime::Process => "process",
+            Runtime::Docker => "docker",
+        }
+    }
+
+    /// How long the balancer may take to have its replicas ready, or to stop them.
+    fn patience(self) -> Duration {
+        match self {
+            Runtime::Process => Duration::from_secs(20),
+            Runtime::Docker => Duration::from_secs(90),
+        }
+    }
+}
+
+// === impl Balancer ===
+
+impl Balancer {
+    /// Starts it and waits until `/rep` lists as many replicas as asked for.
+    ///
+    /// # Errors
+    /// When it cannot be started, ends, or is not ready in time: with its last lines.
+    pub(crate) async fn start(options: &Options) -> anyhow::Result<Self> {
+        let mut balancer = Self::launch(options)?;
+        let deadline = Instant::now() + options.runtime.patience();
+        loop {
+            if let Some(status) = balancer.child.try_wait()? {
+                // Its last lines may be on their way yet.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                bail!("the balancer ended at once ({status}):\n{}", balancer.log.text());
+            }
+            let names = balancer.api.replicas().await;
+            if names.as_ref().is_ok_and(|names| names.len() == options.replicas as usize) {
+                return Ok(balancer);
+            }
+            if Instant::now() > deadline {
+                let seen =
+                    names.map_or_else(|error| format!("{error:#}"), |names| names.join(", "));
+                bail!(
+                    "no {} replicas after {:?}; /rep says: {seen}\n{}",
+                    options.replicas,
+                    options.runtime.patience(),
+                    balancer.log.text()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Starts it and waits until it has ended by itself: for what it must refuse.
+    ///
+    /// # Errors
+    /// When it cannot be started, or runs on.
+    pub(crate) async fn start_and_fail(options: &Options) -> anyhow::Result<(ExitStatus, String)> {
+        let mut balancer = Self::launch(options)?;
+        let status = tokio::time::timeout(Duration::from_secs(10), balancer.child.wait())
+            .await
+            .context("the balancer runs on")??;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Ok((status, balancer.log.text()))
+    }
+
+    fn launch(options: &Options) -> anyhow::Result<Self> {
+        let address = free_address(options.listen)?;
+        let mut command = Command::new(&options.binary);
+        command
+            .args(["--listen", &address.to_string()])
+            .args(["--runtime", options.runtime.name()])
+            .args(["--replicas", &options.replicas.to_string()])
+            .args(&options.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let pool = format!("analysis-{}-{}", std::process::id(), address.port());
+        if options.runtime == Runtime::Docker {
+            command.args(["--image", &options.image, "--pool", &pool]);
+        }
+        // What is set for another balancer is not meant for this one.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("BALANCER_") {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command.spawn().with_context(|| {
+            format!(
+                "cannot start {}; build it with `cargo build --release -p balancer`, or say \
+                 --balancer PATH",
+                options.binary.display()
+            )
+        })?;
+        let log = Log::default();
+        log.follow(child.stdout.take());
+        log.follow(child.stderr.take());
+        Ok(Self { child, address, runtime: options.runtime, pool, log, api: Api::new(address) })
+    }
+
+    /// The URL of a path.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// To talk to it.
+    pub(crate) fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// Its process.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(crate) fn pid(&self) -> anyhow::Result<u32> {
+        self.child.id().with_context(|| format!("the balancer has ended:\n{}", self.log.text()))
+    }
+
+    /// Stops it by SIGTERM and waits until it has ended.
+    ///
+    /// # Errors
+    /// When it had ended before, does not end in time (it is killed then), or ends with a status
+    /// other than 0: with its last lines.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        signal(self.pid()?, Signal::TERM)?;
+        let patience = self.runtime.patience();
+        let status = tokio::time::timeout(patience, self.child.wait())
+            .await
+            .with_context(|| format!("the balancer still runs {patience:?} after SIGTERM"))??;
+        ensure!(status.success(), "the balancer ended with {status}:\n{}", self.log.text());
+        Ok(())
+    }
+
+    /// Kills it by SIGKILL, as an accident would.
+    ///
+    /// # Errors
+    /// When it has ended before.
+    pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
+        signal(self.pid()?, Signal::KILL)?;
+        self.child.wait().await?;
+        Ok(())
+    }
+}
+
+impl Drop for Balancer {
+    /// Reached with a running balancer only when an experiment failed or was interrupted.
+    fn drop(&mut self) {
+        let Some(pid) = self.child.id() else { return };
+        // SIGTERM first: containers outlive a killed balancer.
+        let _ = signal(pid, Signal::TERM);
+        let deadline = Instant::now() + self.runtime.patience();
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() > deadline {
+                let _ = self.child.start_kill();
+                return;
+            }
+            // Nothing can be awaited here, and nothing else is to be done.
+            thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Sends a signal to a process.
+///
+/// # Errors
+/// When there is no such process.
+pub(crate) fn signal(pid: u32, signal: Signal) -> anyhow::Result<()> {
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no process has this id")?;
+    kill_process(raw, signal).with_context(|| format!("cannot signal process {pid}"))
+}
+
+/// This address with a port that was free a moment ago.
+fn free_address(address: Ipv4Addr) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind((address, 0)).context("no free port")?;
+    Ok(listener.local_addr()?)
+}
+
+// === impl Log ===
+
+impl Log {
+    /// Keeps the last lines of `stream`, on a task that ends with the stream.
+    fn follow(&self, stream: Option<impl AsyncRead + Unpin + 'static>) {
+        let Some(stream) = stream else { return };
+        let log = self.clone();
+        tokio::task::spawn_local(async move {
+            let mut lines = BufReader::new(stream).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let mut kept = log.0.borrow_mut();
+                if kept.len() == KEPT_LINES {
+                    kept.pop_front();
+                }
+                kept.push_back(line);
+            }
+        });
+    }
+
+    fn text(&self) -> String {
+        let lines = self.0.borrow();
+        lines.iter().map(|line| format!("  | {line}\n")).collect()
+    }
+}
