@@ -5,7 +5,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`config`] | what the user typed → [`Config`](config::Config), checked once |
+//! | [`config`] | what the user typed → [`Config`], checked once |
 //! | [`routing`] | where a request goes. Pure |
 //! | [`fleet`] | what should run. Pure |
 //! | [`state`] | what the threads share: the table, and the way to its one writer |

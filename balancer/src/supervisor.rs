@@ -351,12 +351,18 @@ impl<R: Runtime> Supervisor<R> {
             let id = ReplicaId(self.next_id);
             let replica = Arc::new(Replica::new(id, hostname.clone(), member, address));
             let watch = Some(self.prober.watch(hostname.clone(), address));
-            self.handles.insert(hostname.clone(), Handle { replica, watch });
+            let before = self.handles.insert(hostname.clone(), Handle { replica, watch });
+            if let Some(before) = before {
+                before.replica.give_up();
+            }
         }
         let running: BTreeSet<&Hostname> = self.roster.running().map(|(name, ..)| name).collect();
         self.handles.retain(|hostname, handle| {
             if !running.contains(hostname) {
                 handle.watch = None;
+            }
+            if !self.roster.lives(hostname) {
+                handle.replica.give_up();
             }
             self.roster.knows(hostname)
         });

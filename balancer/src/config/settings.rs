@@ -119,27 +119,27 @@ pub struct Settings {
     #[arg(long, env = "BALANCER_LOG_LEVEL", value_name = "FILTER")]
     pub log_level: Option<String>,
 
-    /// [ring]
+    /// `[ring]`
     #[command(flatten)]
     pub ring: RingSettings,
 
-    /// [classic]
+    /// `[classic]`
     #[command(flatten)]
     pub classic: ClassicSettings,
 
-    /// [health]
+    /// `[health]`
     #[command(flatten)]
     pub health: HealthSettings,
 
-    /// [timeouts]
+    /// `[timeouts]`
     #[command(flatten)]
     pub timeouts: TimeoutSettings,
 
-    /// [admin]
+    /// `[admin]`
     #[command(flatten)]
     pub admin: AdminSettings,
 
-    /// [compat]
+    /// `[compat]`
     #[command(flatten)]
     pub compat: CompatSettings,
 }
@@ -333,8 +333,8 @@ pub struct AdminSettings {
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CompatSettings {
-    /// Turn a replica's 404 into 400 "<Error> '/path' endpoint does not exist in server replicas"
-    /// [default: false]
+    /// Turn a replica's 404 into 400 with the message that the path does not exist in server
+    /// replicas [default: false]
     #[arg(id = "compat-unknown-path", long, env = "BALANCER_COMPAT_UNKNOWN_PATH",
           value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
           require_equals = true)]

@@ -546,6 +546,12 @@ impl Roster {
         self.records.contains_key(hostname)
     }
 
+    /// Whether a replica can still answer: it runs, or drains.
+    pub fn lives(&self, hostname: &Hostname) -> bool {
+        let draining = |record: &Record| matches!(record.phase, Phase::Draining { .. });
+        self.records.get(hostname).is_some_and(|record| record.runs() || draining(record))
+    }
+
     /// Whether a replica takes requests.
     pub fn is_ready(&self, hostname: &Hostname) -> bool {
         self.records.get(hostname).is_some_and(Record::is_ready)

@@ -27,7 +27,7 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until};
 use tracing::debug;
 
 use super::error::ProxyError;
@@ -36,6 +36,9 @@ use crate::routing::table::{Replica, ReplicaId};
 
 /// Idle connections kept for one replica by one worker.
 const IDLE_MAX: usize = 256;
+
+/// How often a connection under way looks whether its replica has died meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// How often a pool looks for connections that have idled too long.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -181,12 +184,7 @@ impl Upstream {
     }
 
     async fn open(&self, replica: &Replica) -> Result<Connection, Failure> {
-        let connecting = timeout(self.connect, TcpStream::connect(replica.address()));
-        let stream = match connecting.await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(Failure::Connect(error)),
-            Err(_late) => return Err(Failure::Connect(io::ErrorKind::TimedOut.into())),
-        };
+        let stream = self.dial(replica).await.map_err(Failure::Connect)?;
         stream.set_nodelay(true).map_err(Failure::Connect)?;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(Failure::Lost)?;
@@ -197,6 +195,27 @@ impl Upstream {
             }
         });
         Ok(Connection { sender, task })
+    }
+
+    /// Connects. The address of a container that died answers nothing at all, so a connection
+    /// under way is given up as soon as the death is known.
+    async fn dial(&self, replica: &Replica) -> io::Result<TcpStream> {
+        let deadline = Instant::now() + self.connect;
+        let mut connecting = std::pin::pin!(TcpStream::connect(replica.address()));
+        loop {
+            tokio::select! {
+                biased;
+                stream = &mut connecting => return stream,
+                () = sleep(LOOK_AGAIN) => {
+                    if replica.is_dead() {
+                        return Err(io::ErrorKind::NotConnected.into());
+                    }
+                    if deadline <= Instant::now() {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+            }
+        }
     }
 
     async fn exchange(

@@ -64,7 +64,7 @@ pub enum PlacementError {
 }
 
 /// A key's owners, best first: indexes of members, each once. Allocates nothing for the first
-/// [`FEW`] of them.
+/// eight of them.
 #[derive(Debug)]
 pub struct Owners<'a> {
     circle: &'a [u32],

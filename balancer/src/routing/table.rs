@@ -21,6 +21,7 @@ pub struct Replica {
     address: SocketAddr,
     in_flight: AtomicUsize,
     closed: AtomicBool,
+    dead: AtomicBool,
     on_idle: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
@@ -50,6 +51,7 @@ impl Replica {
             address,
             in_flight: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
             on_idle: OnceLock::new(),
         }
     }
@@ -98,6 +100,16 @@ impl Replica {
         if self.in_flight.load(Ordering::SeqCst) == 0 {
             self.tell_idle();
         }
+    }
+
+    /// Tells requests that still hold an old table that there is nothing to wait for any more.
+    pub fn give_up(&self) {
+        self.dead.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is known to be dead.
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
     }
 
     fn tell_idle(&self) {

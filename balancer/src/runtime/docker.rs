@@ -2,17 +2,19 @@
 //!
 //! Only containers with this pool's label are ever stopped or removed.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::rt::spawn;
 use bollard::Docker as Api;
 use bollard::errors::Error as ApiError;
 use bollard::models::{
-    ContainerCreateBody, ContainerSummary, ContainerSummaryStateEnum, EndpointSettings, HostConfig,
-    NetworkCreateRequest, NetworkingConfig, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerSummary, ContainerSummaryStateEnum, EndpointSettings, EventActor,
+    EventMessage, HostConfig, NetworkCreateRequest, NetworkingConfig, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions,
@@ -44,6 +46,9 @@ const START_DEADLINE: Duration = Duration::from_secs(30);
 /// How long to wait before subscribing to events again.
 const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long an event is believed against the listing: the engine has caught up by then.
+const BELIEVED: Duration = Duration::from_secs(5);
+
 /// Exit codes above this tell the signal that ended the process (128 + signal).
 const SIGNALLED: i64 = 128;
 
@@ -52,7 +57,17 @@ pub struct Docker {
     api: Api,
     config: DockerConfig,
     changed: Rc<Notify>,
+    dying: Rc<Dying>,
     subscription: JoinHandle<()>,
+}
+
+/// Containers of which the engine said that they died, and when: for a moment after that it still
+/// lists them as running.
+#[derive(Default)]
+struct Dying {
+    deaths: RefCell<HashMap<String, (Death, Instant)>>,
+    /// Containers in which something ran out of memory: if they die now, it is of that.
+    out_of_memory: RefCell<HashSet<String>>,
 }
 
 // === impl Docker ===
@@ -77,8 +92,11 @@ impl Docker {
             .map_err(unreachable)?;
         debug!(version = %api.client_version(), "container engine found");
         let changed = Rc::new(Notify::new());
-        let subscription = spawn(subscribe(api.clone(), config.pool.clone(), Rc::clone(&changed)));
-        let docker = Self { api, config, changed, subscription };
+        let dying = Rc::new(Dying::default());
+        let events =
+            subscribe(api.clone(), config.pool.clone(), Rc::clone(&changed), dying.clone());
+        let subscription = spawn(events);
+        let docker = Self { api, config, changed, dying, subscription };
         docker.ensure_network().await?;
         Ok(docker)
     }
@@ -127,7 +145,7 @@ impl Docker {
             ContainerSummaryStateEnum::RUNNING
             | ContainerSummaryStateEnum::PAUSED
             | ContainerSummaryStateEnum::RESTARTING
-            | ContainerSummaryStateEnum::STOPPING => None,
+            | ContainerSummaryStateEnum::STOPPING => self.dying.death(container.id.as_deref()),
             ContainerSummaryStateEnum::CREATED => Some(Death::NeverStarted),
             ContainerSummaryStateEnum::EXITED
             | ContainerSummaryStateEnum::DEAD
@@ -157,13 +175,10 @@ impl Docker {
             Ok(container) => container.state.unwrap_or_default(),
             Err(_gone) => return Death::Vanished,
         };
-        match state.exit_code.unwrap_or(0) {
-            _ if state.oom_killed == Some(true) => Death::OutOfMemory,
-            code if code > SIGNALLED => {
-                i32::try_from(code - SIGNALLED).map_or(Death::Exited(code), Death::Killed)
-            }
-            code => Death::Exited(code),
+        if state.oom_killed == Some(true) {
+            return Death::OutOfMemory;
         }
+        exited(state.exit_code.unwrap_or(0))
     }
 
     /// Makes the container under its slug. A name that a leftover of ours has is made free.
@@ -340,9 +355,50 @@ impl Drop for Docker {
     }
 }
 
+// === impl Dying ===
+
+impl Dying {
+    fn death(&self, id: Option<&str>) -> Option<Death> {
+        let (death, at) = *self.deaths.borrow().get(id?)?;
+        (at.elapsed() < BELIEVED).then_some(death)
+    }
+
+    /// Takes an event: a death, or a start after it.
+    fn take(&self, event: EventMessage) {
+        let Some(EventActor { id: Some(id), attributes }) = event.actor else { return };
+        let mut deaths = self.deaths.borrow_mut();
+        deaths.retain(|_, (_, at)| at.elapsed() < BELIEVED);
+        match event.action.as_deref() {
+            Some("oom") => {
+                self.out_of_memory.borrow_mut().insert(id);
+            }
+            Some("die") => {
+                let code =
+                    attributes.and_then(|attributes| attributes.get("exitCode")?.parse().ok());
+                let death = if self.out_of_memory.borrow_mut().remove(&id) {
+                    Death::OutOfMemory
+                } else {
+                    exited(code.unwrap_or(0))
+                };
+                deaths.insert(id, (death, Instant::now()));
+            }
+            Some("start") => {
+                deaths.remove(&id);
+            }
+            Some(_) | None => {}
+        }
+    }
+
+    /// Events were missed: what is known may be outdated.
+    fn clear(&self) {
+        self.deaths.borrow_mut().clear();
+        self.out_of_memory.borrow_mut().clear();
+    }
+}
+
 /// Hints at every event of the pool's containers, and whenever the subscription was lost: events
 /// may have been missed then.
-async fn subscribe(api: Api, pool: String, changed: Rc<Notify>) {
+async fn subscribe(api: Api, pool: String, changed: Rc<Notify>, dying: Rc<Dying>) {
     let text = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
     let filters = HashMap::from([
         ("type".to_owned(), text(&["container"])),
@@ -353,14 +409,25 @@ async fn subscribe(api: Api, pool: String, changed: Rc<Notify>) {
         let options = EventsOptionsBuilder::new().filters(&filters).build();
         let mut events = std::pin::pin!(api.events(Some(options)));
         while let Some(event) = events.next().await {
-            if let Err(error) = event {
-                debug!(%error, "subscription to container events was lost");
-                break;
+            match event {
+                Ok(event) => dying.take(event),
+                Err(error) => {
+                    debug!(%error, "subscription to container events was lost");
+                    break;
+                }
             }
             changed.notify_one();
         }
+        dying.clear();
         changed.notify_one();
         sleep(SUBSCRIBE_AGAIN).await;
+    }
+}
+
+fn exited(code: i64) -> Death {
+    match i32::try_from(code - SIGNALLED) {
+        Ok(signal) if signal > 0 => Death::Killed(signal),
+        Ok(_) | Err(_) => Death::Exited(code),
     }
 }
 
