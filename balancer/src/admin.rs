@@ -15,7 +15,7 @@ use crate::config::AdminConfig;
 use crate::fleet::change::{ChangeKind, Failed};
 use crate::reply;
 use crate::state::{ChangeError, Shared};
-use crate::supervisor::chain;
+use crate::telemetry::chain;
 use body::read_change;
 use guard::{Denied, may_call, may_change};
 

@@ -22,6 +22,7 @@ use crate::routing::placement::{Member, Placement, PlacementConfig};
 use crate::routing::table::{Replica, ReplicaId, Table};
 use crate::runtime::{ReplicaSpec, Runtime, RuntimeError};
 use crate::state::{ChangeError, Command, Shared};
+use crate::telemetry::chain;
 
 /// Calls to the engine that may be under way at once.
 const ENGINE_CALLS: usize = 16;
@@ -386,12 +387,6 @@ async fn until(wake: Option<Instant>) {
         Some(wake) => sleep_until(wake.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// An error with all its causes, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn log(event: &Event) {

@@ -27,3 +27,9 @@ pub fn start(config: &LogConfig) -> Result<(), ParseError> {
     };
     Ok(())
 }
+
+/// An error with all its causes, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -9,6 +9,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use super::*;
+use crate::fleet::change::{Change, Refused};
 
 const SECOND: Duration = Duration::from_secs(1);
 
