@@ -345,7 +345,8 @@ impl<R: Runtime> Supervisor<R> {
     fn keep_handles(&mut self) {
         for (hostname, member, address) in self.roster.running() {
             let known = self.handles.get(hostname);
-            if known.is_some_and(|handle| handle.replica.address() == address) {
+            let same = |handle: &Handle| handle.replica.address() == address;
+            if known.is_some_and(|handle| handle.watch.is_some() && same(handle)) {
                 continue;
             }
             self.next_id += 1;

@@ -4,9 +4,7 @@
 use std::hint::black_box;
 
 use balancer::fleet::seat::{MemberId, Seat};
-use balancer::routing::placement::{
-    ClassicConfig, Member, Placement, PlacementConfig, RingConfig,
-};
+use balancer::routing::placement::{ClassicConfig, Member, Placement, PlacementConfig, RingConfig};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -19,7 +17,7 @@ fn allocations_of_lookups(config: &PlacementConfig, seats: u32) -> u64 {
         .filter_map(Seat::new)
         .map(|seat| Member { id: MemberId::Seat(seat), weight: 1 })
         .collect();
-    let placement = Placement::build(config, &members).unwrap();
+    let placement = Placement::build(config, &members).expect("they fit");
     let keys: Vec<String> = (100_000..101_000).map(|id: u32| id.to_string()).collect();
     let before = dhat::HeapStats::get().total_blocks;
     for key in &keys {

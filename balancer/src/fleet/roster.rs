@@ -220,9 +220,9 @@ impl Roster {
         self.tick
     }
 
-    /// Whether no replica is left (those that cannot be removed do not count).
+    /// Whether no replica of ours is left (those that cannot be removed do not count).
     pub fn is_gone(&self) -> bool {
-        self.records.values().all(Record::is_stuck)
+        self.config.listed || self.records.values().all(Record::is_stuck)
     }
 
     /// What is to be done now, and when to ask again if nothing happens before.

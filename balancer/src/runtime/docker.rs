@@ -243,6 +243,9 @@ impl Docker {
                 memory: config.memory.map(|bytes| bytes.try_into().unwrap_or(i64::MAX)),
                 nano_cpus: config.cpus.map(|cpus| (cpus * 1e9) as i64),
                 pids_limit: Some(config.pids.into()),
+                // As process 1 a program ignores SIGTERM until it has a handler: a stop that falls
+                // into its start would take the whole grace.
+                init: Some(true),
                 cap_drop: Some(vec!["ALL".to_owned()]),
                 security_opt: Some(vec!["no-new-privileges".to_owned()]),
                 // There is one supervisor only.

@@ -496,6 +496,31 @@ fn stopping_leaves_nothing_and_fails_what_is_under_way() {
     assert!(matches!(world.outcomes[..], [(_, Err(Failed::ShuttingDown))]));
 }
 
+#[test]
+fn listed_replicas_are_neither_changed_nor_stopped() {
+    let mut world = World::with(FleetConfig { listed: true, ..config() }, 1);
+    let address = SocketAddr::from(([10, 0, 0, 1], 80));
+    let member = MemberId::Address(address);
+    let hostname = Hostname::listed("server:80");
+    let listed = Observed {
+        hostname: hostname.clone(),
+        member: Some(member),
+        address: Some(address),
+        weight: 2,
+        created: 0,
+        death: None,
+    };
+    world.roster.boot(vec![listed], 3, world.now);
+    world.roster.probed(&hostname, address, true, world.now);
+    assert_eq!(world.names(), ["server:80"]);
+    assert_eq!(world.roster.members().collect::<Vec<_>>(), [(member, 2)]);
+    assert_eq!(world.roster.add(change(1, &[]), world.now), Err(Refused::Listed));
+    assert_eq!(world.roster.remove(change(1, &[]), &mut world.rng), Err(Refused::Listed));
+    world.roster.stop_all();
+    assert_eq!(world.roster.act(world.now, &mut world.rng), (vec![], None));
+    assert!(world.roster.is_gone(), "there is nothing to wait for");
+}
+
 /// One thing that may happen.
 #[derive(Clone, Debug)]
 enum Step {

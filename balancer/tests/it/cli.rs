@@ -1,0 +1,91 @@
+//! The command line: files, variables, flags, and what is said of bad ones.
+
+use std::process::{Command, Output};
+
+use crate::support::Balancer;
+
+fn balancer(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_balancer")).args(arguments).output().unwrap()
+}
+
+fn checked(text: &str) -> (bool, String) {
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let output = balancer(&["check", file.path().to_str().unwrap()]);
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn every_example_is_good() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+    let files: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    assert!(files.len() >= 4, "{files:?}");
+    for file in files {
+        let output = balancer(&["check", file.to_str().unwrap()]);
+        assert!(output.status.success(), "{}: {output:?}", file.display());
+    }
+}
+
+#[test]
+fn a_bad_file_is_refused_with_the_field_and_what_it_must_be() {
+    for (text, said) in [
+        ("replica = 3", "unknown field `replica`"),
+        ("[ring]\nnodes = 3", "unknown field `nodes`"),
+        ("replicas = \"three\"", "replicas"),
+        ("placement = \"star\"", "unknown variant `star`, expected `ring` or `classic`"),
+        ("replicas = 2000", "'replicas' must be at most 1000"),
+        ("placement = \"classic\"\nreplicas = 57", "'replicas' must be at most 56"),
+        ("key = \"header:\"", "'key' is wrong"),
+        ("[health]\nrise = 0", "'health.rise' must be 1 to 1000"),
+        ("[health]\ninterval = \"fast\"", "is no duration such as"),
+        ("[timeouts]\nconnect = \"0s\"", "'timeouts.connect' must be 1ms to 24h"),
+        ("servers = [\"a\"]", "the port is missing"),
+        ("servers = [\"a:1\", \"a:1\"]", "must not list \"a:1\" twice"),
+        ("runtime = \"docker\"\nservers = [\"a:1\"]", "'servers' are for runtime"),
+        ("runtime = \"static\"", "'servers' must list at least one"),
+        ("listen = \"0.0.0.0:5000\"", "'admin.token' must be set"),
+        ("[classic]\nslots = 0\n", ""),
+        ("keep_replicas = true", "'keep_replicas' needs runtime"),
+        ("[ring]\nsecret = \"00\"", "16 bytes in hexadecimal"),
+        ("not toml", ""),
+    ] {
+        let (good, told) = checked(text);
+        // A table of a placement that is not used is not looked at.
+        assert_eq!(good, text.contains("slots = 0"), "{text}: {told}");
+        assert!(told.contains(said), "{text}: {told}");
+    }
+    assert!(checked("replicas = 2\n[ring]\nvirtual_nodes = 10").0);
+    assert_eq!(balancer(&["check", "/no/such/file"]).status.code(), Some(1));
+    assert_eq!(balancer(&["--no-such-flag"]).status.code(), Some(2));
+}
+
+#[test]
+fn flags_win_over_variables_and_those_over_the_file() {
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    std::fs::write(file.path(), "replicas = 1\n[admin]\nhosts = [\"file\"]").unwrap();
+    let config = ["--config", file.path().to_str().unwrap()];
+    let by_file = Balancer::start(&config);
+    assert_eq!(by_file.wait_for_replicas(1), ["S1"]);
+    let env = [("BALANCER_REPLICAS", "2")];
+    let by_env = Balancer::start_with(&config, &env);
+    by_env.wait_for_replicas(2);
+    let by_flag = Balancer::start_with(&[&config[..], &["--replicas", "3"]].concat(), &env);
+    by_flag.wait_for_replicas(3);
+}
+
+#[test]
+fn help_explains_every_flag_with_its_default_or_its_absence() {
+    let help = String::from_utf8(balancer(&["--help"]).stdout).unwrap();
+    let flags: Vec<&str> = help.split("\n      --").skip(1).collect();
+    assert!(flags.len() > 40, "{} flags", flags.len());
+    // These have no default: they are off, or empty, unless given.
+    let bare = ["config", "servers", "env", "admin-listen", "admin-token", "admin-hosts"];
+    for flag in flags {
+        let name = flag.split([' ', '=', '[', '\n']).next().unwrap();
+        let words = flag.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(bare.contains(&name) || words.contains("[default: "), "{flag}");
+        assert!(words.contains("[env: BALANCER_"), "{flag}");
+    }
+}

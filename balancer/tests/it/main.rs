@@ -1,0 +1,12 @@
+//! The balancer as its users meet it: the real binary, real sockets, real child processes, and the
+//! real Docker engine where there is one.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails to set itself up fails")]
+
+mod cli;
+mod contract;
+mod docker;
+mod fleet;
+mod forwarding;
+mod guard;
+mod support;
