@@ -153,6 +153,8 @@ fn serve_traffic(
         .keep_alive(KeepAlive::Timeout(timeouts.keep_alive))
         .client_request_timeout(timeouts.head)
         .shutdown_timeout(timeouts.drain.as_secs_f64().ceil() as u64)
+        // A client that closes its side has gone: its request is given up at the replica, too.
+        .h1_allow_half_closed(false)
         .disable_signals()
         .listen(listener)
         .map(HttpServer::run)

@@ -10,8 +10,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use actix_http::body::{BodySize, MessageBody as _};
 use actix_web::dev::Payload;
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::{Method, StatusCode, Version};
 use actix_web::{HttpRequest, HttpResponse, web};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -113,7 +114,12 @@ pub async fn forward(
         }
         reply::failure_with(answer, error.status(), &error.to_string())
     });
-    if proxy.shared.is_stopping() {
+    // RFC 9112 6.1: a client of HTTP/1.0 knows no chunks; the end of the connection ends the body.
+    let unframed = request.version() < Version::HTTP_11 && answer.body().size() == BodySize::Stream;
+    if unframed {
+        answer.head_mut().no_chunking(true);
+    }
+    if unframed || proxy.shared.is_stopping() {
         answer.head_mut().set_connection_type(actix_http::ConnectionType::Close);
     }
     answer

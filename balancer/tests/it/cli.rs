@@ -89,3 +89,67 @@ fn help_explains_every_flag_with_its_default_or_its_absence() {
         assert!(words.contains("[env: BALANCER_"), "{flag}");
     }
 }
+
+#[test]
+fn a_bad_setting_is_refused_by_file_variable_and_flag_alike() {
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    std::fs::write(file.path(), "[health]\nfall = 0").unwrap();
+    let path = file.path().to_str().unwrap();
+    let checked = balancer(&["check", path]);
+    let run = balancer(&["--config", path]);
+    let flag = balancer(&["--health-fall", "0"]);
+    let variable = Command::new(env!("CARGO_BIN_EXE_balancer"))
+        .env("BALANCER_HEALTH_FALL", "0")
+        .output()
+        .unwrap();
+    for output in [checked, run, flag, variable] {
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(said.trim_end(), "error: 'health.fall' must be 1 to 1000, not 0");
+    }
+}
+
+#[test]
+fn a_value_of_a_wrong_kind_is_refused_with_the_flag_that_has_it() {
+    for (flag, value) in [
+        ("--replicas", "three"),
+        ("--replicas", "-1"),
+        ("--placement", "star"),
+        ("--health-interval", "fast"),
+        ("--listen", "localhost"),
+        ("--servers", "nobody"),
+        ("--ring-secret", "xyz"),
+    ] {
+        let output = balancer(&[&format!("{flag}={value}")]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(flag) && said.contains(value), "{said}");
+    }
+}
+
+#[test]
+fn a_bad_file_ends_in_code_one_and_a_good_one_in_zero() {
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    let path = file.path().to_str().unwrap();
+    for (text, code) in [("replicas = 2", 0), ("replicsa = 2", 1), ("replicas = 2.5", 1), ("[", 1)]
+    {
+        std::fs::write(file.path(), text).unwrap();
+        let output = balancer(&["check", path]);
+        assert_eq!(output.status.code(), Some(code), "{text}: {output:?}");
+        if code == 1 {
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(said.starts_with("error: ") && said.contains(path), "{said}");
+            assert!(output.stdout.is_empty());
+        }
+    }
+}
+
+#[test]
+fn an_address_in_use_is_refused_with_the_address() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = balancer(&["--listen", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(&format!("cannot listen on {address}")), "{said}");
+}

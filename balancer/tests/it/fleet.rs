@@ -1,12 +1,16 @@
 //! Real child processes that are killed, stopped, and outlived.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{Balancer, children_of, kill, lives, request, try_request, wait_for};
+use crate::support::{
+    Balancer, children_of, connections_to, kill, lives, port_of, request, try_request, wait_for,
+};
 
 /// The seat that answers a request with this id.
 fn seat_of(balancer: &Balancer, id: u32) -> u32 {
@@ -155,19 +159,19 @@ fn a_stop_under_load_finishes_what_it_began_and_exits_well() {
 
 #[test]
 fn many_changes_at_once_come_to_the_exact_number() {
-    let balancer = Balancer::with_replicas(5, &["--max-replicas", "25"]);
+    let balancer = Balancer::with_replicas(5, &["--max-replicas", "60"]);
     let (added, removed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
         for _ in 0..5 {
             scope.spawn(|| {
-                for _ in 0..6 {
+                for _ in 0..10 {
                     if balancer.json("POST", "/add", r#"{"n":1}"#).status == 200 {
                         added.fetch_add(1, Ordering::Relaxed);
                     }
                 }
             });
             scope.spawn(|| {
-                for _ in 0..6 {
+                for _ in 0..10 {
                     if balancer.json("DELETE", "/rm", r#"{"n":1}"#).status == 200 {
                         removed.fetch_add(1, Ordering::Relaxed);
                     }
@@ -214,4 +218,204 @@ fn seat_of_in_time(balancer: &Balancer, id: u32) -> Option<u32> {
     });
     let answer = heard.recv_timeout(std::time::Duration::from_millis(500)).ok()?.ok()?;
     answer.message().strip_prefix("Hello from Server: ")?.parse().ok()
+}
+
+#[test]
+fn each_kind_of_key_keeps_its_requests_together() {
+    /// The seat of a request with `value` where keys are taken from; its id does not count.
+    fn seat(balancer: &Balancer, source: &str, value: u32, id: u32) -> u32 {
+        let (id, value) = (id.to_string(), format!("value-{value}"));
+        let (cookie, query) =
+            (format!("a=b; session={value}; c=d"), format!("/home?z=1&user={value}"));
+        let mut headers = vec![("X-Request-Id", id.as_str())];
+        let mut target = "/home";
+        match source {
+            "header:X-User" => headers.push(("x-user", &value)),
+            "cookie:session" => headers.push(("Cookie", &cookie)),
+            "query:user" | "uri" => target = &query,
+            "path" | "client-ip" => {}
+            other => panic!("{other}"),
+        }
+        let answer = request(balancer.address, "GET", target, &headers, b"");
+        let message = answer.message();
+        message.strip_prefix("Hello from Server: ").and_then(|seat| seat.parse().ok()).unwrap()
+    }
+    for source in ["header:X-User", "cookie:session", "query:user", "uri"] {
+        let balancer = Balancer::with_replicas(3, &["--key", source]);
+        let mut reached = BTreeSet::new();
+        for value in 0..20 {
+            let first = seat(&balancer, source, value, 0);
+            for id in 1..5 {
+                assert_eq!(seat(&balancer, source, value, id), first, "{source} {value}");
+            }
+            reached.insert(first);
+        }
+        assert_eq!(reached, BTreeSet::from([1, 2, 3]), "{source}");
+    }
+    for source in ["path", "client-ip"] {
+        let balancer = Balancer::with_replicas(3, &["--key", source]);
+        let reached: BTreeSet<u32> = (0..20).map(|id| seat(&balancer, source, 0, id)).collect();
+        assert_eq!(reached.len(), 1, "{source} is the same for all of them");
+    }
+}
+
+#[test]
+fn requests_without_the_key_fall_back_to_their_id() {
+    let balancer = Balancer::with_replicas(3, &["--key", "header:X-User"]);
+    let first: Vec<u32> = (0..40).map(|id| seat_of(&balancer, id)).collect();
+    let again: Vec<u32> = (0..40).map(|id| seat_of(&balancer, id)).collect();
+    assert_eq!(first, again);
+    assert_eq!(BTreeSet::from_iter(first), BTreeSet::from([1, 2, 3]));
+}
+
+#[test]
+fn a_fleet_that_shrinks_moves_only_the_keys_of_the_one_that_went() {
+    let balancer = Balancer::with_replicas(4, &[]);
+    let before: Vec<u32> = (0..80).map(|id| seat_of(&balancer, id)).collect();
+    let answer = balancer.json("DELETE", "/rm", r#"{"n":1,"hostnames":["S3"]}"#);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let after: Vec<u32> = (0..80).map(|id| seat_of(&balancer, id)).collect();
+    for (was, is) in before.iter().zip(&after) {
+        assert!(was == is || *was == 3, "a key moved from {was} to {is}");
+        assert_ne!(*is, 3);
+    }
+    // The next one takes the free seat, and its keys with it.
+    assert_eq!(balancer.json("POST", "/add", r#"{"n":1}"#).status, 200);
+    let again: Vec<u32> = (0..80).map(|id| seat_of(&balancer, id)).collect();
+    assert_eq!(before, again);
+}
+
+#[test]
+fn a_crash_loop_backs_off_and_is_never_listed() {
+    let balancer = Balancer::start(&["--replicas", "1", "--command", "/bin/false"]);
+    let starts = wait_for("six starts", || {
+        Some(balancer.events("replica is starting")).filter(|starts| starts.len() >= 6)
+    });
+    // At once, then after 100, 200, 400 and 800 ms, each a quarter less at the least.
+    let took = starts[5].at - starts[0].at;
+    assert!(took >= Duration::from_millis(1_000), "six starts within {took:?}");
+    assert!(balancer.replicas().is_empty());
+    assert!(balancer.events("replica is ready").is_empty());
+    assert_eq!(balancer.get("/home").status, 503);
+    let dead = balancer.events("replica is dead");
+    assert_eq!(dead[0].fields["reason"], "exited with code 1");
+    // Nothing piles up: one seat, one process at most.
+    assert!(children_of(balancer.pid()).len() <= 1);
+}
+
+#[test]
+fn a_crash_loop_on_one_seat_leaves_the_others_alone() {
+    let program = env!("CARGO_BIN_EXE_balancer");
+    let command = format!("/bin/sh -c '[ {{seat}} = 2 ] && exit 1; exec {program} replica'");
+    let balancer = Balancer::start(&["--replicas", "3", "--command", &command]);
+    balancer.wait_for_replicas(2);
+    let others = balancer.replica_processes();
+    wait_for("five deaths", || (balancer.events("replica is dead").len() >= 5).then_some(()));
+    for id in 0..40 {
+        assert_ne!(seat_of(&balancer, id), 2);
+    }
+    let now = balancer.replica_processes();
+    assert_eq!((now[&1], now[&3]), (others[&1], others[&3]));
+}
+
+#[test]
+fn a_hung_replica_is_ejected_after_its_third_failed_probe_and_all_requests_succeed() {
+    let probes = ["--health-interval", "50ms", "--health-timeout", "100ms", "--health-fall", "3"];
+    let balancer = Balancer::with_replicas(3, &probes);
+    let victim = balancer.replica_processes()[&2];
+    let id = (0..).find(|id| seat_of(&balancer, *id) == 2).unwrap();
+    let stopped = Instant::now();
+    kill(victim, Signal::STOP);
+    let out = wait_for("its ejection", || {
+        balancer.events("replica is ejected: its probes fail").into_iter().next()
+    });
+    // Three probes of 100 ms each, and the pauses between them.
+    let took = out.at - stopped;
+    assert!(took >= Duration::from_millis(200), "it was out after {took:?}");
+    assert_eq!(out.fields["hostname"], "S2");
+    for id in 0..60 {
+        assert_ne!(seat_of(&balancer, id), 2);
+    }
+    assert_ne!(seat_of(&balancer, id), 2);
+    kill(victim, Signal::CONT);
+    wait_for("its return", || (seat_of(&balancer, id) == 2).then_some(()));
+    assert_eq!(balancer.replica_processes()[&2], victim, "it was not replaced");
+    assert_eq!(balancer.replicas(), ["S1", "S2", "S3"]);
+}
+
+#[test]
+fn a_start_with_term_sent_at_once_leaves_nothing() {
+    let mut balancer = Balancer::start(&["--replicas", "3"]);
+    balancer.signal(Signal::TERM);
+    let children = children_of(balancer.pid());
+    assert!(balancer.wait().success());
+    assert!(!children.iter().any(|child| lives(*child)));
+}
+
+#[test]
+fn an_idle_client_connection_does_not_hold_up_a_stop() {
+    let mut balancer = Balancer::with_replicas(1, &["--timeout-drain", "20s"]);
+    let mut idle = std::net::TcpStream::connect(balancer.address).unwrap();
+    idle.write_all(b"GET /home HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert!(idle.read(&mut [0; 1]).unwrap() > 0);
+    let asked = Instant::now();
+    balancer.signal(Signal::TERM);
+    assert!(balancer.wait().success());
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(10), "the stop took {took:?}");
+}
+
+#[test]
+fn a_request_at_a_replica_that_hangs_ends_in_time() {
+    let arguments = ["--timeout-first-byte", "300ms", "--health-interval", "1h"];
+    let balancer = Balancer::with_replicas(2, &arguments);
+    let id = (0..).find(|id| seat_of(&balancer, *id) == 1).unwrap().to_string();
+    let victim = balancer.replica_processes()[&1];
+    kill(victim, Signal::STOP);
+    let id = [("X-Request-Id", id.as_str())];
+    for (method, path) in [("GET", "/home"), ("POST", "/register")] {
+        let answer = request(balancer.address, method, path, &id, b"");
+        assert_eq!(answer.status, 504, "{method}: {answer:?}");
+    }
+    kill(victim, Signal::CONT);
+    assert_eq!(request(balancer.address, "GET", "/home", &id, b"").status, 200);
+}
+
+#[test]
+fn a_stop_waits_for_a_hanging_request_no_longer_than_it_may() {
+    let arguments = ["--timeout-drain", "1s", "--timeout-stop", "500ms", "--health-interval", "1h"];
+    let mut balancer = Balancer::with_replicas(1, &arguments);
+    let replica = balancer.replica_processes()[&1];
+    let port = port_of(replica);
+    // After the first probe there is no other for a long time.
+    wait_for("the end of the probe", || (connections_to(port) == 0).then_some(()));
+    kill(replica, Signal::STOP);
+    let mut client = std::net::TcpStream::connect(balancer.address).unwrap();
+    client.write_all(b"GET /home HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    wait_for("the request at the replica", || (connections_to(port) == 1).then_some(()));
+    let asked = Instant::now();
+    balancer.signal(Signal::TERM);
+    assert!(balancer.wait().success());
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(10), "the stop took {took:?}");
+    assert!(!lives(replica), "a replica that ignores SIGTERM is killed");
+}
+
+#[test]
+fn a_second_signal_ends_the_balancer_at_once() {
+    let arguments = ["--timeout-drain", "25s", "--health-interval", "1h"];
+    let mut balancer = Balancer::with_replicas(1, &arguments);
+    let replica = balancer.replica_processes()[&1];
+    let port = port_of(replica);
+    // After the first probe there is no other for a long time.
+    wait_for("the end of the probe", || (connections_to(port) == 0).then_some(()));
+    kill(replica, Signal::STOP);
+    let mut client = std::net::TcpStream::connect(balancer.address).unwrap();
+    client.write_all(b"GET /home HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    wait_for("the request at the replica", || (connections_to(port) == 1).then_some(()));
+    balancer.signal(Signal::INT);
+    wait_for("the stop", || balancer.events("gracefully shutting down").pop());
+    balancer.signal(Signal::TERM);
+    assert_eq!(balancer.wait().code(), Some(1));
+    wait_for("the end of the replica", || (!lives(replica)).then_some(()));
 }

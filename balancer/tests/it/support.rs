@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,14 @@ pub(crate) struct Balancer {
     pub(crate) address: SocketAddr,
     /// Where the admin routes are.
     pub(crate) admin: SocketAddr,
+    log: Arc<Mutex<Vec<Event>>>,
+}
+
+/// A line of the balancer's log, with the time at which it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    pub(crate) at: Instant,
+    pub(crate) fields: Value,
 }
 
 /// An answer, whole.
@@ -60,6 +69,8 @@ impl Balancer {
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (told, serving) = mpsc::channel();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let lines_read = Arc::clone(&log);
         // Reads to the end, so that the balancer never waits for its log to be read.
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
@@ -69,10 +80,11 @@ impl Balancer {
                     let _first = told.send(at("listen").zip(at("admin")));
                 }
                 eprintln!("balancer: {line}");
+                lines_read.lock().unwrap().push(Event { at: Instant::now(), fields: event });
             }
         });
         let (address, admin) = serving.recv_timeout(PATIENCE).unwrap().unwrap();
-        Self { child, address, admin }
+        Self { child, address, admin, log }
     }
 
     /// Starts it and waits until `n` replicas are ready.
@@ -81,6 +93,12 @@ impl Balancer {
         let balancer = Self::start(&[&["--replicas", &replicas], arguments].concat());
         balancer.wait_for_replicas(n);
         balancer
+    }
+
+    /// The lines of its log that say `message`, in order.
+    pub(crate) fn events(&self, message: &str) -> Vec<Event> {
+        let log = self.log.lock().unwrap();
+        log.iter().filter(|event| event.fields["message"] == message).cloned().collect()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -270,7 +288,27 @@ pub(crate) fn lives(pid: u32) -> bool {
 }
 
 fn seat_of(pid: u32) -> Option<u32> {
+    variable_of(pid, "SERVER_ID=")
+}
+
+/// The port that a replica's process listens on.
+pub(crate) fn port_of(pid: u32) -> u16 {
+    variable_of(pid, "PORT=").unwrap()
+}
+
+fn variable_of<T: FromStr>(pid: u32, name: &str) -> Option<T> {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
     let text = String::from_utf8_lossy(&environment).into_owned();
-    text.split('\0').find_map(|variable| variable.strip_prefix("SERVER_ID=")?.parse().ok())
+    text.split('\0').find_map(|variable| variable.strip_prefix(name)?.parse().ok())
+}
+
+/// How many connections are open to a port of 127.0.0.1.
+pub(crate) fn connections_to(port: u16) -> usize {
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let local = format!("0100007F:{port:04X}");
+    let established = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next() == Some(local.as_str()) && fields.nth(1) == Some("01")
+    };
+    sockets.lines().filter(established).count()
 }
