@@ -311,11 +311,13 @@ fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
+/// Both tables are checked, whichever is used: a mistake in the other would only show later.
 fn placement(settings: &Settings) -> Result<PlacementConfig, ConfigError> {
-    match settings.placement.unwrap_or(PlacementKind::Ring) {
-        PlacementKind::Ring => ring(&settings.ring).map(PlacementConfig::Ring),
-        PlacementKind::Classic => classic(&settings.classic).map(PlacementConfig::Classic),
-    }
+    let (ring, classic) = (ring(&settings.ring)?, classic(&settings.classic)?);
+    Ok(match settings.placement.unwrap_or(PlacementKind::Ring) {
+        PlacementKind::Ring => PlacementConfig::Ring(ring),
+        PlacementKind::Classic => PlacementConfig::Classic(classic),
+    })
 }
 
 fn ring(settings: &RingSettings) -> Result<RingConfig, ConfigError> {
