@@ -1,12 +1,19 @@
 //! What the user typed (file < environment < flags) → [`Config`], checked once.
 
+mod check;
+mod forwarding;
+mod limits;
+mod listen;
+mod placement;
+mod runtime;
 pub mod settings;
 pub mod value;
 
-use std::collections::BTreeSet;
-use std::fmt;
+#[cfg(test)]
+mod tests;
+
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -17,15 +24,14 @@ use crate::fleet::backoff::BackoffConfig;
 use crate::fleet::health::HealthLimits;
 use crate::fleet::roster::FleetConfig;
 use crate::routing::key::KeySource;
-use crate::routing::placement::{
-    ClassicConfig, ClassicHash, PlacementConfig, Probing, RingConfig, Secret,
-};
+use crate::routing::placement::PlacementConfig;
 use crate::routing::policy::Policy;
-use settings::{
-    AdminSettings, ClassicHashKind, ClassicSettings, HealthSettings, LogFormat, PlacementKind,
-    PolicyKind, ProbingKind, RingSettings, RuntimeKind, Settings, TimeoutSettings,
-};
-use value::Span;
+use check::{must, span, within};
+pub use forwarding::{ForwardedConfig, RetryConfig};
+pub use limits::{Limits, Timeouts};
+pub use listen::{AdminConfig, TlsConfig, Token};
+pub use runtime::{DockerConfig, RuntimeConfig};
+use settings::{HealthSettings, LogFormat, PolicyKind, Settings};
 pub use value::{CommandLine, Server};
 
 /// Everything the program needs, checked.
@@ -35,6 +41,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The admin routes.
     pub admin: AdminConfig,
+    /// TLS for clients, if it is spoken.
+    pub tls: Option<TlsConfig>,
     /// Where replicas run.
     pub runtime: RuntimeConfig,
     /// How many to start first.
@@ -53,66 +61,20 @@ pub struct Config {
     pub health: HealthConfig,
     /// Deadlines.
     pub timeouts: Timeouts,
+    /// What a client may use up.
+    pub limits: Limits,
+    /// When a request is tried again at another replica.
+    pub retry: RetryConfig,
+    /// What is believed and told of the way of a request.
+    pub forwarded: ForwardedConfig,
     /// Threads of the request path.
     pub workers: usize,
     /// Whether a replica's 404 becomes a 400.
     pub unknown_path: bool,
+    /// Whether a client that closes its sending side still wants its answer.
+    pub half_close: bool,
     /// Logging.
     pub log: LogConfig,
-}
-
-/// Who may change the fleet, and where.
-#[derive(Clone, Debug)]
-pub struct AdminConfig {
-    /// A listener of their own, if the admin routes have one.
-    pub listen: Option<SocketAddr>,
-    /// What changing calls must bring.
-    pub token: Option<Token>,
-    /// Names that a call may come by, besides localhost and IP addresses.
-    pub hosts: Vec<String>,
-}
-
-/// A secret that is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
-
-/// Where replicas run.
-#[derive(Clone, Debug)]
-pub enum RuntimeConfig {
-    /// As child processes.
-    Process {
-        /// What each runs; the embedded demo replica where nothing is given.
-        command: Option<CommandLine>,
-        /// Variables for its environment.
-        env: Vec<(String, String)>,
-    },
-    /// As containers.
-    Docker(DockerConfig),
-    /// Listed, not owned.
-    Static(Vec<Server>),
-}
-
-/// Containers of replicas.
-#[derive(Clone, Debug)]
-pub struct DockerConfig {
-    /// Their image.
-    pub image: String,
-    /// Their network.
-    pub network: String,
-    /// The port they listen on.
-    pub port: u16,
-    /// What they run, if not the image's own.
-    pub command: Option<CommandLine>,
-    /// Variables for their environment.
-    pub env: Vec<(String, String)>,
-    /// Most bytes of memory of each.
-    pub memory: Option<u64>,
-    /// Most processors of each.
-    pub cpus: Option<f64>,
-    /// Most processes and threads of each.
-    pub pids: u32,
-    /// The value of their pool label.
-    pub pool: String,
 }
 
 /// Probes.
@@ -128,23 +90,6 @@ pub struct HealthConfig {
     pub limits: HealthLimits,
     /// Time from a start to the first good ones.
     pub start_deadline: Duration,
-}
-
-/// Deadlines.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// For the head of a client's request.
-    pub head: Duration,
-    /// For a connection to a replica.
-    pub connect: Duration,
-    /// For the first byte of a replica's answer.
-    pub first_byte: Duration,
-    /// For an idle connection.
-    pub keep_alive: Duration,
-    /// For requests in flight at a replica that leaves, or at the balancer's end.
-    pub drain: Duration,
-    /// Between a replica's SIGTERM and SIGKILL.
-    pub stop: Duration,
 }
 
 /// Logging.
@@ -180,12 +125,6 @@ pub enum ConfigError {
     },
 }
 
-/// The most virtual nodes of a replica: more only cost memory.
-const VIRTUAL_NODES_MAX: u32 = 65_536;
-
-/// The most slots of the classic ring.
-const SLOTS_MAX: u32 = 1 << 20;
-
 // === impl Config ===
 
 impl Config {
@@ -205,10 +144,14 @@ impl Config {
     fn check(settings: Settings) -> Result<Self, ConfigError> {
         let listen =
             settings.listen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 5000)));
-        let admin = admin(settings.admin.clone(), listen)?;
-        let placement = placement(&settings)?;
+        let tls = listen::tls(settings.tls.clone(), listen)?;
+        let admin = listen::admin(settings.admin.clone(), listen, tls.as_ref())?;
+        let placement = placement::placement(&settings)?;
         let health = health(settings.health.clone(), settings.health_path.clone())?;
-        let timeouts = timeouts(&settings.timeouts)?;
+        let timeouts = limits::timeouts(&settings.timeouts)?;
+        let limits = limits::limits(&settings.limits)?;
+        let retry = forwarding::retry(&settings.retry)?;
+        let forwarded = forwarding::forwarded(settings.forwarded.clone())?;
 
         let max_replicas = settings.max_replicas.unwrap_or(1_000);
         let replicas = settings.replicas.unwrap_or(3);
@@ -229,17 +172,19 @@ impl Config {
             filter: settings.log_level.clone().unwrap_or_else(|| "info".to_owned()),
         };
         let unknown_path = settings.compat.unknown_path.unwrap_or(false);
+        let half_close = settings.compat.half_close.unwrap_or(false);
         let workers = settings.workers.map_or_else(cores, Into::into);
         let policy = match settings.policy.unwrap_or(PolicyKind::Hash) {
             PolicyKind::Hash => Policy::Hash,
         };
-        let runtime = runtime(settings)?;
+        let runtime = runtime::runtime(settings)?;
         if keep_replicas && !matches!(runtime, RuntimeConfig::Docker(_)) {
             return Err(must("keep_replicas", "needs runtime = \"docker\": others cannot"));
         }
         Ok(Self {
             listen,
             admin,
+            tls,
             runtime,
             replicas,
             max_replicas,
@@ -249,8 +194,12 @@ impl Config {
             key: key.map_err(|bad| must("key", format!("is wrong: {bad}")))?,
             health,
             timeouts,
+            limits,
+            retry,
+            forwarded,
             workers,
             unknown_path,
+            half_close,
             log,
         })
     }
@@ -277,95 +226,8 @@ fn read(path: &Path) -> Result<Settings, ConfigError> {
         .map_err(|source| ConfigError::Toml { path: path.to_owned(), source: source.into() })
 }
 
-fn must(field: &'static str, must: impl Into<String>) -> ConfigError {
-    ConfigError::Field { field, must: must.into() }
-}
-
 fn cores() -> usize {
     thread::available_parallelism().map_or(1, Into::into)
-}
-
-fn admin(settings: AdminSettings, listen: SocketAddr) -> Result<AdminConfig, ConfigError> {
-    let AdminSettings { listen: own, token, open, hosts } = settings;
-    let bad = |token: &String| token.is_empty() || !token.bytes().all(|c| c.is_ascii_graphic());
-    if token.as_ref().is_some_and(bad) {
-        return Err(must("admin.token", "must be visible ASCII characters, without spaces"));
-    }
-    let at = own.unwrap_or(listen);
-    if token.is_none() && !open.unwrap_or(false) && !is_loopback(at.ip()) {
-        let why = format!(
-            "must be set: /add and /rm would be open to everybody who reaches {at}. Set it, or \
-             bind them to a loopback address with 'admin.listen', or say 'admin.open = true' if \
-             that is meant"
-        );
-        return Err(must("admin.token", why));
-    }
-    if own == Some(listen) && listen.port() != 0 {
-        return Err(must("admin.listen", "must differ from 'listen'; leave it out to share it"));
-    }
-    let hosts = hosts.unwrap_or_default().iter().map(|host| host.to_ascii_lowercase()).collect();
-    Ok(AdminConfig { listen: own, token: token.map(Token), hosts })
-}
-
-fn is_loopback(address: IpAddr) -> bool {
-    address.to_canonical().is_loopback()
-}
-
-/// Both tables are checked, whichever is used: a mistake in the other would only show later.
-fn placement(settings: &Settings) -> Result<PlacementConfig, ConfigError> {
-    let (ring, classic) = (ring(&settings.ring)?, classic(&settings.classic)?);
-    Ok(match settings.placement.unwrap_or(PlacementKind::Ring) {
-        PlacementKind::Ring => PlacementConfig::Ring(ring),
-        PlacementKind::Classic => PlacementConfig::Classic(classic),
-    })
-}
-
-fn ring(settings: &RingSettings) -> Result<RingConfig, ConfigError> {
-    let default = RingConfig::default();
-    let virtual_nodes = settings.virtual_nodes.unwrap_or(default.virtual_nodes);
-    within("ring.virtual_nodes", virtual_nodes, VIRTUAL_NODES_MAX)?;
-    let secret = settings.secret.map_or(default.secret, |hex| Secret(hex.0));
-    Ok(RingConfig { virtual_nodes, secret })
-}
-
-fn classic(settings: &ClassicSettings) -> Result<ClassicConfig, ConfigError> {
-    let default = ClassicConfig::default();
-    let slots = settings.slots.unwrap_or(default.slots);
-    within("classic.slots", slots, SLOTS_MAX)?;
-    let virtual_nodes = settings.virtual_nodes.unwrap_or(default.virtual_nodes);
-    within("classic.virtual_nodes", virtual_nodes, slots)?;
-    let given = [
-        ("classic.request_coefficients", &settings.request_coefficients, [17, 2, 1]),
-        ("classic.seat_coefficients", &settings.seat_coefficients, [25, 0, 1]),
-        ("classic.virtual_node_coefficients", &settings.virtual_node_coefficients, [0, 2, 1]),
-    ];
-    let kind = settings.hash.unwrap_or(ClassicHashKind::Polynomial);
-    for (field, coefficients, _) in &given {
-        if kind == ClassicHashKind::SipHash && coefficients.is_some() {
-            return Err(must(field, "is for classic.hash = \"polynomial\" only"));
-        }
-        if coefficients.as_ref().is_some_and(Vec::is_empty) {
-            return Err(must(field, "must have one number at least"));
-        }
-    }
-    let [request, seat, virtual_node] =
-        given.map(|(_, coefficients, default)| coefficients.clone().unwrap_or(default.into()));
-    let hash = match kind {
-        ClassicHashKind::Polynomial => ClassicHash::Polynomial { request, seat, virtual_node },
-        ClassicHashKind::SipHash => ClassicHash::SipHash,
-    };
-    let probing = match settings.probing.unwrap_or(ProbingKind::Linear) {
-        ProbingKind::Linear => Probing::Linear,
-        ProbingKind::Quadratic => Probing::Quadratic,
-    };
-    Ok(ClassicConfig { slots, virtual_nodes, hash, probing })
-}
-
-fn within(field: &'static str, value: u32, most: u32) -> Result<(), ConfigError> {
-    if (1..=most).contains(&value) {
-        return Ok(());
-    }
-    Err(must(field, format!("must be 1 to {most}, not {value}")))
 }
 
 fn health(settings: HealthSettings, path: Option<String>) -> Result<HealthConfig, ConfigError> {
@@ -375,8 +237,8 @@ fn health(settings: HealthSettings, path: Option<String>) -> Result<HealthConfig
     }
     let limits =
         HealthLimits { rise: settings.rise.unwrap_or(1), fall: settings.fall.unwrap_or(3) };
-    within("health.rise", limits.rise, 1_000)?;
-    within("health.fall", limits.fall, 1_000)?;
+    within("health.rise", limits.rise, 1..=1_000)?;
+    within("health.fall", limits.fall, 1..=1_000)?;
     Ok(HealthConfig {
         path,
         interval: span("health.interval", settings.interval, 1)?,
@@ -384,88 +246,4 @@ fn health(settings: HealthSettings, path: Option<String>) -> Result<HealthConfig
         limits,
         start_deadline: span("health.start_deadline", settings.start_deadline, 60)?,
     })
-}
-
-fn timeouts(settings: &TimeoutSettings) -> Result<Timeouts, ConfigError> {
-    Ok(Timeouts {
-        head: span("timeouts.head", settings.head, 10)?,
-        connect: span("timeouts.connect", settings.connect, 1)?,
-        first_byte: span("timeouts.first_byte", settings.first_byte, 30)?,
-        keep_alive: span("timeouts.keep_alive", settings.keep_alive, 75)?,
-        drain: span("timeouts.drain", settings.drain, 10)?,
-        stop: span("timeouts.stop", settings.stop, 10)?,
-    })
-}
-
-/// A duration of at least a millisecond and at most a day.
-fn span(field: &'static str, span: Option<Span>, default: u64) -> Result<Duration, ConfigError> {
-    let duration = span.map_or(Duration::from_secs(default), |span| span.0);
-    let allowed = Duration::from_millis(1)..=Duration::from_hours(24);
-    if allowed.contains(&duration) {
-        return Ok(duration);
-    }
-    Err(must(field, format!("must be 1ms to 24h, not {}", Span(duration))))
-}
-
-fn runtime(settings: Settings) -> Result<RuntimeConfig, ConfigError> {
-    let servers = settings.servers.unwrap_or_default();
-    let implied = if servers.is_empty() { RuntimeKind::Process } else { RuntimeKind::Static };
-    let kind = settings.runtime.unwrap_or(implied);
-    if kind != RuntimeKind::Static && !servers.is_empty() {
-        return Err(must("servers", "are for runtime = \"static\"; leave one of the two out"));
-    }
-    let env = settings.env.unwrap_or_default().into_iter().map(|v| (v.0, v.1)).collect();
-    match kind {
-        RuntimeKind::Process => Ok(RuntimeConfig::Process { command: settings.command, env }),
-        RuntimeKind::Docker => {
-            if settings.cpus.is_some_and(|cpus| !(0.01..=1_024.0).contains(&cpus)) {
-                return Err(must("cpus", "must be 0.01 to 1024"));
-            }
-            let text = |value: Option<String>, default: &str, field| match value {
-                Some(text) if text.is_empty() || text.contains(char::is_whitespace) => {
-                    Err(must(field, "must not be empty or have spaces"))
-                }
-                Some(text) => Ok(text),
-                None => Ok(default.to_owned()),
-            };
-            Ok(RuntimeConfig::Docker(DockerConfig {
-                image: text(settings.image, "ring-balancer/server", "image")?,
-                network: text(settings.network, "net1", "network")?,
-                port: settings.port.unwrap_or(5000),
-                command: settings.command,
-                env,
-                memory: settings.memory.map(|size| size.0),
-                cpus: settings.cpus,
-                pids: settings.pids.unwrap_or(512),
-                pool: text(settings.pool, "default", "pool")?,
-            }))
-        }
-        RuntimeKind::Static => {
-            let mut known = BTreeSet::new();
-            if servers.is_empty() {
-                return Err(must("servers", "must list at least one host:port for runtime static"));
-            }
-            if let Some(twice) = servers.iter().find(|server| !known.insert(&server.address)) {
-                return Err(must("servers", format!("must not list {:?} twice", twice.address)));
-            }
-            Ok(RuntimeConfig::Static(servers))
-        }
-    }
-}
-
-// === impl Token ===
-
-impl Token {
-    /// Whether `given` is this token; takes the same time wherever they differ.
-    pub fn is(&self, given: &[u8]) -> bool {
-        let own = self.0.as_bytes();
-        let differing = own.iter().zip(given).fold(0, |sum, (a, b)| sum | (a ^ b));
-        own.len() == given.len() && differing == 0
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
-    }
 }

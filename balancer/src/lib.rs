@@ -9,6 +9,7 @@
 //! | [`routing`] | where a request goes. Pure |
 //! | [`fleet`] | what should run. Pure |
 //! | [`state`] | what the threads share: the table, and the way to its one writer |
+//! | [`http1`] | HTTP/1.1 on the wire, read strictly. Pure |
 //! | [`proxy`] | the request path |
 //! | [`admin`] | `/rep`, `/add`, `/rm` |
 //! | [`supervisor`] | the one writer: command, probe, listing → roster → plan → act → table |
@@ -18,17 +19,20 @@
 //! | [`telemetry`] | log lines |
 //!
 //! Arrows only point down: `main → lib → {proxy, admin, prober, supervisor} → state → routing →
-//! fleet::seat`, and `supervisor → {runtime, fleet}`.
+//! fleet::seat`, `proxy → http1`, and `supervisor → {runtime, fleet}`.
 //!
 //! # The way of a request
 //!
-//! [`proxy::forward`]: its key ([`routing::key`]), one snapshot of the table ([`state`]), a
-//! replica chosen ([`routing::policy`]), the request counted in and sent ([`proxy::upstream`]),
-//! the answer streamed back ([`proxy::relay`]); or, where that is safe, the next owner.
+//! A client's connection ([`proxy::session`]) reads a head ([`http1`]); then, for each request
+//! ([`proxy::exchange`]): its key ([`routing::key`]), one snapshot of the table ([`state`]), a
+//! replica chosen ([`routing::policy`]), the request counted in and sent over a connection that was
+//! kept or is made ([`proxy::upstream`]), the answer streamed back; or, where that is safe, the
+//! next owner.
 
 pub mod admin;
 pub mod config;
 pub mod fleet;
+pub mod http1;
 pub mod prober;
 pub mod proxy;
 pub mod reply;
@@ -40,18 +44,21 @@ pub mod telemetry;
 
 use std::io;
 use std::net::TcpListener;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use actix_web::http::KeepAlive;
+use actix_service::{fn_factory, fn_service};
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpServer, dev};
 use thiserror::Error;
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use admin::Admin;
 use config::Config;
-use proxy::Proxy;
+use proxy::own::Own;
+use proxy::{Common, Worker};
 use routing::placement::Placement;
 use routing::table::Table;
 use runtime::{Runtime, RuntimeError};
@@ -126,38 +133,54 @@ pub async fn run<R: Runtime>(
     Ok(())
 }
 
+/// More connections than a machine has descriptors for: what limits them are those and
+/// `limits.connections`.
+const CONNECTIONS_MAX: usize = 1 << 24;
+
 fn serve_traffic(
     config: &Config,
     listener: TcpListener,
     shared: &Arc<Shared>,
     with_admin: bool,
 ) -> io::Result<dev::Server> {
-    let workers = config.workers;
+    let common = Common::new(config);
+    let (workers, drain) = (config.workers, config.timeouts.drain);
     let (config, shared) = (config.clone(), Arc::clone(shared));
-    let timeouts = config.timeouts;
-    let server = HttpServer::new(move || {
-        let proxy = Data::new(Proxy::new(&config, Arc::clone(&shared)));
-        let admin = Data::new(Admin { shared: Arc::clone(&shared), config: config.admin.clone() });
-        App::new()
-            .app_data(proxy)
-            .app_data(admin)
-            .configure(|app| {
-                if with_admin {
-                    admin::routes(app);
-                }
-            })
-            .default_service(web::to(proxy::forward))
-    });
-    server
+    let service = move || {
+        let (config, shared, common) = (config.clone(), Arc::clone(&shared), Arc::clone(&common));
+        fn_factory(move || {
+            let worker =
+                start_worker(config.clone(), Arc::clone(&shared), Arc::clone(&common), with_admin);
+            async move {
+                let worker = worker.await?;
+                Ok::<_, ()>(fn_service(move |stream: TcpStream| {
+                    let serving = Rc::clone(&worker).serve(stream);
+                    async move {
+                        serving.await;
+                        Ok::<_, ()>(())
+                    }
+                }))
+            }
+        })
+    };
+    let server = actix_server::Server::build()
         .workers(workers)
-        .keep_alive(KeepAlive::Timeout(timeouts.keep_alive))
-        .client_request_timeout(timeouts.head)
-        .shutdown_timeout(timeouts.drain.as_secs_f64().ceil() as u64)
-        // A client that closes its side has gone: its request is given up at the replica, too.
-        .h1_allow_half_closed(false)
+        .max_concurrent_connections(CONNECTIONS_MAX)
+        .shutdown_timeout(drain.as_secs_f64().ceil() as u64)
         .disable_signals()
-        .listen(listener)
-        .map(HttpServer::run)
+        .listen("traffic", listener, service)?;
+    Ok(server.run())
+}
+
+async fn start_worker(
+    config: Config,
+    shared: Arc<Shared>,
+    common: Arc<Common>,
+    with_admin: bool,
+) -> Result<Rc<Worker>, ()> {
+    let admin = Admin { shared: Arc::clone(&shared), config: config.admin.clone() };
+    let own = if with_admin { Some(Own::new(admin).await?) } else { None };
+    Ok(Worker::start(&config, shared, common, own))
 }
 
 fn serve_admin(

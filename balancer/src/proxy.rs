@@ -1,157 +1,244 @@
 //! The request path: key → choose → send → relay.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`session`] | a client's connection: its requests, one after another |
+//! | [`exchange`] | one request: choose, send, relay; what is done when a step fails |
+//! | [`upstream`] | connections to replicas, kept between requests |
+//! | [`message`] | the heads that are sent on |
+//! | [`tunnel`] | a connection that has changed its protocol |
+//! | [`own`] | the balancer's own routes on the same listener |
+//! | [`wire`] | bytes in and out of one connection |
+//! | [`timer`], [`gate`], [`peer`], [`error`] | deadlines, limits, clients, failures |
 
 pub mod error;
-pub mod headers;
-pub mod relay;
+pub mod exchange;
+pub mod gate;
+pub mod message;
+pub mod own;
+pub mod peer;
+pub mod session;
+pub mod timer;
+pub mod tunnel;
 pub mod upstream;
+pub mod wire;
 
 use std::cell::RefCell;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+use std::time::{Duration, Instant};
 
-use actix_http::body::{BodySize, MessageBody as _};
-use actix_web::dev::Payload;
-use actix_web::http::{Method, StatusCode, Version};
-use actix_web::{HttpRequest, HttpResponse, web};
+use ipnet::IpNet;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use smallvec::SmallVec;
+use slab::Slab;
+use tokio::net::TcpStream;
 use tracing::debug;
 
-use crate::config::{Config, Timeouts};
-use crate::reply;
-use crate::routing::key::{Key, KeySource, RequestView};
+use crate::config::{Config, RetryConfig, Timeouts};
+use crate::http1::head::HeadLimits;
+use crate::routing::budget::{Budget, BudgetConfig};
+use crate::routing::key::{KeySource, RequestView};
 use crate::routing::policy::Policy;
-use crate::routing::table::ReplicaId;
+use crate::routing::table::{Replica, ReplicaId, Table};
 use crate::state::Shared;
-use error::ProxyError;
-use relay::relay;
-use upstream::{Failure, Outgoing, Upstream};
+use gate::Gate;
+use message::Asked;
+use own::Own;
+use peer::Peer;
+use session::{Clock, Session};
+use upstream::Upstream;
+use wire::{Buffers, Stream};
 
-/// How many replicas a request is tried at, at most.
-const MAX_TRIES: usize = 5;
+/// How often a worker looks for connections that ended or idled for too long.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// What one worker thread needs to forward.
-pub struct Proxy {
+/// What all workers of a listener share.
+#[derive(Debug)]
+pub struct Common {
+    gate: Arc<Gate>,
+    /// The part of the retry budget that does not come from a worker's own requests.
+    floor: Mutex<Budget>,
+    since: Instant,
+}
+
+/// What one worker thread has.
+pub struct Worker {
     shared: Arc<Shared>,
-    upstream: Rc<Upstream>,
+    common: Arc<Common>,
+    own: Option<Own>,
+    upstream: Upstream,
+    buffers: Rc<Buffers>,
     policy: Policy,
     key: KeySource,
+    timeouts: Timeouts,
+    limits: HeadLimits,
+    body_limit: Option<u64>,
+    retry: RetryConfig,
+    share: RefCell<Budget>,
+    trust: Vec<IpNet>,
+    via: Option<String>,
     unknown_path: bool,
+    half_close: bool,
     rng: RefCell<StdRng>,
+    clock: RefCell<Clock>,
+    /// Connections on which nothing is under way, to be told when the balancer stops.
+    resting: RefCell<Slab<Waker>>,
 }
 
 /// A request as keys see it.
-struct View<'a>(&'a HttpRequest);
+struct View<'a> {
+    asked: &'a Asked<'a>,
+    trust: &'a [IpNet],
+}
 
-// === impl Proxy ===
+// === impl Common ===
 
-impl Proxy {
-    /// A worker's own, with a pool of its own.
-    pub fn new(config: &Config, shared: Arc<Shared>) -> Self {
-        let Timeouts { connect, first_byte, keep_alive, .. } = config.timeouts;
-        Self {
+impl Common {
+    /// As the configuration says.
+    pub fn new(config: &Config) -> Arc<Self> {
+        let limits = &config.limits;
+        let min_per_second = f64::from(config.retry.min_per_second);
+        Arc::new(Self {
+            gate: Gate::new(limits.connections, limits.connections_per_client),
+            floor: Mutex::new(Budget::new(
+                BudgetConfig { share: 0.0, min_per_second },
+                Duration::ZERO,
+            )),
+            since: Instant::now(),
+        })
+    }
+}
+
+// === impl Worker ===
+
+impl Worker {
+    /// A worker with a pool of its own; `own` are the balancer's routes, if they are here. It
+    /// looks after its connections until the balancer stops.
+    pub fn start(
+        config: &Config,
+        shared: Arc<Shared>,
+        common: Arc<Common>,
+        own: Option<Own>,
+    ) -> Rc<Self> {
+        let Timeouts { connect, keep_alive, .. } = config.timeouts;
+        let limits = &config.limits;
+        let buffers = Rc::<Buffers>::default();
+        let share = BudgetConfig { share: config.retry.budget, min_per_second: 0.0 };
+        let worker = Rc::new(Self {
             shared,
-            upstream: Rc::new(Upstream::new(connect, first_byte, keep_alive)),
+            own,
+            upstream: Upstream::new(connect, keep_alive, Rc::clone(&buffers)),
+            buffers,
             policy: config.policy,
             key: config.key.clone(),
+            timeouts: config.timeouts,
+            limits: HeadLimits { bytes: limits.head, fields: limits.fields, target: limits.target },
+            body_limit: limits.body,
+            retry: config.retry,
+            share: RefCell::new(Budget::new(share, common.since.elapsed())),
+            common,
+            trust: config.forwarded.trust.clone(),
+            via: config.forwarded.via.clone(),
             unknown_path: config.unknown_path,
+            half_close: config.half_close,
             rng: RefCell::new(StdRng::from_rng(&mut rand::rng())),
-        }
+            clock: RefCell::default(),
+            resting: RefCell::default(),
+        });
+        actix_web::rt::spawn(Self::look_after(Rc::clone(&worker)));
+        worker
     }
 
-    async fn send(&self, request: &HttpRequest, body: Payload) -> Result<HttpResponse, ProxyError> {
-        let key = Key::of(&View(request), &self.key, &mut *self.rng.borrow_mut());
-        let table = self.shared.table();
-        let mut outgoing = Outgoing::new(request, body)?;
-        let mut tried: SmallVec<[ReplicaId; MAX_TRIES]> = SmallVec::new();
+    async fn look_after(self: Rc<Self>) {
+        let stopped = self.shared.stopped();
+        tokio::pin!(stopped);
         loop {
-            let accept = |id: ReplicaId| !tried.contains(&id);
-            let chosen = self.policy.choose(&table, &key, |replica| accept(replica.id()));
-            let Some(replica) = chosen else {
-                return Err(ProxyError::NoReplica);
-            };
-            tried.push(replica.id());
-            let Some(in_flight) = replica.enter() else {
-                continue;
-            };
-            match self.upstream.send(replica, &mut outgoing).await {
-                Ok(answer) if self.unknown_path && answer.status == StatusCode::NOT_FOUND => {
-                    return Err(ProxyError::UnknownPath(request.path().to_owned()));
-                }
-                Ok(answer) => return Ok(relay(answer, in_flight)),
-                Err(failure) => {
-                    let hostname = replica.hostname();
-                    debug!(%hostname, error = ?failure, tries = tried.len(), "replica failed");
-                    let last = tried.len() == MAX_TRIES || tried.len() >= table.ready_count();
-                    if last || !outgoing.may_go_elsewhere(&failure) {
-                        return Err(failure.into());
-                    }
-                }
+            tokio::select! {
+                () = &mut stopped => break,
+                () = tokio::time::sleep(SWEEP_EVERY) => self.upstream.sweep(),
             }
         }
-    }
-}
-
-/// Forwards a request; the one place where a failure becomes an answer.
-pub async fn forward(
-    request: HttpRequest,
-    payload: web::Payload,
-    proxy: web::Data<Proxy>,
-) -> HttpResponse {
-    // RFC 9110 9.3.6: nothing behind this balancer is a tunnel's end.
-    let outcome = if request.method() == Method::CONNECT {
-        Err(ProxyError::Connect)
-    } else {
-        proxy.send(&request, payload.into_inner()).await
-    };
-    let mut answer = outcome.unwrap_or_else(|error| {
-        debug!(%error, path = ?request.path(), "request failed");
-        let mut answer = HttpResponse::build(error.status());
-        if error.ends_connection() {
-            answer.force_close();
+        // Requests in flight go on; who waits for a next one waits in vain.
+        for waker in self.resting.borrow_mut().drain() {
+            waker.wake();
         }
-        reply::failure_with(answer, error.status(), &error.to_string())
-    });
-    // RFC 9112 6.1: a client of HTTP/1.0 knows no chunks; the end of the connection ends the body.
-    let unframed = request.version() < Version::HTTP_11 && answer.body().size() == BodySize::Stream;
-    if unframed {
-        answer.head_mut().no_chunking(true);
     }
-    if unframed || proxy.shared.is_stopping() {
-        answer.head_mut().set_connection_type(actix_http::ConnectionType::Close);
-    }
-    answer
-}
 
-impl From<Failure> for ProxyError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Connect(_) | Failure::NotSent => ProxyError::Unreachable,
-            Failure::Lost(_) => ProxyError::Lost,
-            Failure::Late => ProxyError::Late,
-            Failure::Client => ProxyError::ClientBody,
+    /// Serves one client's connection to its end.
+    pub async fn serve(self: Rc<Self>, stream: TcpStream) {
+        // One that has gone already has no address.
+        let Ok(address) = stream.peer_addr() else { return };
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "connection ended at once");
+            return;
         }
+        let peer = Peer::new(address.ip(), "http", &self.trust);
+        let gate = Arc::clone(&self.common.gate);
+        let session = Session::new(self, Stream::Plain(stream), peer);
+        match gate.admit(address.ip()) {
+            Some(_admitted) => session.run().await,
+            None => session.turn_away().await,
+        }
+    }
+
+    /// The replica that is asked next: none twice, and none that could not be connected to a
+    /// moment ago unless there is no other.
+    fn choose<'a>(
+        &self,
+        table: &'a Table,
+        key: &crate::routing::key::Key,
+        tried: &[ReplicaId],
+    ) -> Option<&'a Arc<Replica>> {
+        let fresh = |replica: &Arc<Replica>| !tried.contains(&replica.id());
+        let good = |replica: &Arc<Replica>| fresh(replica) && !self.upstream.shuns(replica.id());
+        self.policy.choose(table, key, good).or_else(|| self.policy.choose(table, key, fresh))
+    }
+
+    /// A request has come.
+    fn deposit(&self) {
+        self.share.borrow_mut().deposit(1);
+    }
+
+    /// Whether the budget allows one more retry; then it is taken off.
+    fn withdraw_retry(&self) -> bool {
+        let now = self.common.since.elapsed();
+        // A budget is right whatever panicked while it was locked.
+        let floor = || self.common.floor.lock().unwrap_or_else(PoisonError::into_inner);
+        self.share.borrow_mut().withdraw(now) || floor().withdraw(now)
+    }
+
+    fn view<'a>(&'a self, asked: &'a Asked<'a>) -> View<'a> {
+        View { asked, trust: &self.trust }
+    }
+
+    /// The time for answers that do not tell it.
+    fn date(&self) -> [u8; 29] {
+        self.clock.borrow_mut().now()
     }
 }
 
 // === impl View ===
 
 impl RequestView for View<'_> {
-    fn path(&self) -> &str {
-        self.0.uri().path()
+    fn path(&self) -> &[u8] {
+        self.asked.request.path(self.asked.head)
     }
 
-    fn query(&self) -> Option<&str> {
-        self.0.uri().query()
+    fn query(&self) -> Option<&[u8]> {
+        self.asked.request.query(self.asked.head)
     }
 
     fn header(&self, name: &str) -> Option<&[u8]> {
-        self.0.headers().get(name).map(|value| value.as_bytes())
+        let Asked { head, lines, .. } = self.asked;
+        let named = |name_given: &[u8]| name_given.eq_ignore_ascii_case(name.as_bytes());
+        let line = lines.iter().find(|line| named(line.name.of(head)))?;
+        Some(line.value.of(head))
     }
 
     fn client_ip(&self) -> IpAddr {
-        self.0.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip())
+        self.asked.peer.client_ip(self.asked.lines, self.asked.head, self.trust)
     }
 }

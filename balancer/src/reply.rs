@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::fleet::seat::Hostname;
 
 /// Seconds after which a client may ask again when there is nothing to answer with now.
-const RETRY_AFTER_SECONDS: &str = "1";
+pub const RETRY_AFTER_SECONDS: &str = "1";
 
 #[derive(Serialize)]
 struct Envelope<T> {
@@ -45,6 +45,11 @@ pub fn failure_with(
     if status == StatusCode::SERVICE_UNAVAILABLE {
         answer.insert_header((RETRY_AFTER, RETRY_AFTER_SECONDS));
     }
+    answer.insert_header(ContentType::json()).body(failure_text(message))
+}
+
+/// The body of a failure.
+pub fn failure_text(message: &str) -> String {
     let envelope = Envelope { message: format!("<Error> {message}"), status: "failure" };
-    answer.insert_header(ContentType::json()).json(envelope)
+    serde_json::to_string(&envelope).expect("two strings are always JSON")
 }

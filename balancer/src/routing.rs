@@ -1,5 +1,6 @@
 //! Where a request goes. Pure: no I/O, no clock, no global randomness; time and RNG are arguments.
 
+pub mod budget;
 pub mod key;
 pub mod placement;
 pub mod policy;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::fleet::change::{Change, ChangeKind, Failed, Refused};
 use crate::fleet::seat::Hostname;
@@ -20,6 +20,7 @@ pub struct Shared {
     table: ArcSwap<Table>,
     commands: mpsc::Sender<Command>,
     stopping: AtomicBool,
+    stop_begins: Notify,
 }
 
 /// A change of the fleet, with the way back for its outcome.
@@ -54,7 +55,9 @@ impl Shared {
     pub fn new(table: Table) -> (Arc<Self>, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let table = ArcSwap::from_pointee(table);
-        (Arc::new(Self { table, commands, stopping: AtomicBool::new(false) }), receiver)
+        let shared =
+            Self { table, commands, stopping: AtomicBool::new(false), stop_begins: Notify::new() };
+        (Arc::new(shared), receiver)
     }
 
     /// The table as it is now: one snapshot for every try of a request.
@@ -69,12 +72,21 @@ impl Shared {
 
     /// From now on answers end their connections.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
+        self.stopping.store(true, Ordering::Release);
+        self.stop_begins.notify_waiters();
+    }
+
+    /// Until the balancer stops.
+    pub async fn stopped(&self) {
+        let begins = self.stop_begins.notified();
+        if !self.is_stopping() {
+            begins.await;
+        }
     }
 
     /// Whether the balancer is stopping.
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+        self.stopping.load(Ordering::Acquire)
     }
 
     /// Asks the supervisor for a change and waits until it is through.

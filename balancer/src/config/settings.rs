@@ -1,12 +1,21 @@
 //! What the user typed: one struct for the file, the environment and the flags.
 
+mod forwarding;
+mod limits;
+mod listen;
+mod placement;
+
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
-use super::value::{CommandLine, Hex16, Server, Size, Span, Variable};
+use super::value::{CommandLine, Server, Size, Span, Variable};
+pub use forwarding::{ForwardedSettings, RetrySettings};
+pub use limits::{LimitSettings, TimeoutSettings};
+pub use listen::{AdminSettings, TlsSettings};
+pub use placement::{ClassicHashKind, ClassicSettings, PlacementKind, ProbingKind, RingSettings};
 
 /// Takes each field from the first that has it.
 macro_rules! first_of {
@@ -17,6 +26,7 @@ macro_rules! first_of {
         }
     };
 }
+use first_of;
 
 /// Every setting, none of them needed.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
@@ -135,6 +145,22 @@ pub struct Settings {
     #[command(flatten)]
     pub timeouts: TimeoutSettings,
 
+    /// `[limits]`
+    #[command(flatten)]
+    pub limits: LimitSettings,
+
+    /// `[retry]`
+    #[command(flatten)]
+    pub retry: RetrySettings,
+
+    /// `[forwarded]`
+    #[command(flatten)]
+    pub forwarded: ForwardedSettings,
+
+    /// `[tls]`
+    #[command(flatten)]
+    pub tls: TlsSettings,
+
     /// `[admin]`
     #[command(flatten)]
     pub admin: AdminSettings,
@@ -142,85 +168,6 @@ pub struct Settings {
     /// `[compat]`
     #[command(flatten)]
     pub compat: CompatSettings,
-}
-
-/// `[ring]`
-#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RingSettings {
-    /// ring: points of a replica [default: 160]
-    #[arg(id = "ring-virtual-nodes", long, env = "BALANCER_RING_VIRTUAL_NODES", value_name = "N")]
-    pub virtual_nodes: Option<u32>,
-
-    /// ring: 16 bytes in hexadecimal that key the hash of points and requests, so that outsiders
-    /// cannot aim at a replica; balancers that should agree share it [default: zeros]
-    #[arg(
-        id = "ring-secret",
-        long,
-        env = "BALANCER_RING_SECRET",
-        value_name = "HEX",
-        hide_env_values = true
-    )]
-    pub secret: Option<Hex16>,
-}
-
-/// `[classic]`
-#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ClassicSettings {
-    /// classic: slots of the ring [default: 512]
-    #[arg(id = "classic-slots", long, env = "BALANCER_CLASSIC_SLOTS", value_name = "N")]
-    pub slots: Option<u32>,
-
-    /// classic: slots of a replica [default: 9]
-    #[arg(
-        id = "classic-virtual-nodes",
-        long,
-        env = "BALANCER_CLASSIC_VIRTUAL_NODES",
-        value_name = "N"
-    )]
-    pub virtual_nodes: Option<u32>,
-
-    /// classic: how requests and virtual nodes are hashed [default: polynomial]
-    #[arg(id = "classic-hash", long, env = "BALANCER_CLASSIC_HASH", value_name = "HASH")]
-    pub hash: Option<ClassicHashKind>,
-
-    /// classic: where a virtual node goes whose slot is taken [default: linear]
-    #[arg(id = "classic-probing", long, env = "BALANCER_CLASSIC_PROBING", value_name = "PROBING")]
-    pub probing: Option<ProbingKind>,
-
-    /// classic: coefficients of H(i), the hash of a request's number, constant first
-    /// [default: 17,2,1]
-    #[arg(
-        id = "classic-request-coefficients",
-        long,
-        env = "BALANCER_CLASSIC_REQUEST_COEFFICIENTS",
-        value_name = "LIST",
-        value_delimiter = ','
-    )]
-    pub request_coefficients: Option<Vec<u64>>,
-
-    /// classic: coefficients of the seat's part of a virtual node's hash, constant first
-    /// [default: 25,0,1]
-    #[arg(
-        id = "classic-seat-coefficients",
-        long,
-        env = "BALANCER_CLASSIC_SEAT_COEFFICIENTS",
-        value_name = "LIST",
-        value_delimiter = ','
-    )]
-    pub seat_coefficients: Option<Vec<u64>>,
-
-    /// classic: coefficients of the virtual node's own part of its hash, constant first
-    /// [default: 0,2,1]
-    #[arg(
-        id = "classic-virtual-node-coefficients",
-        long,
-        env = "BALANCER_CLASSIC_VIRTUAL_NODE_COEFFICIENTS",
-        value_name = "LIST",
-        value_delimiter = ','
-    )]
-    pub virtual_node_coefficients: Option<Vec<u64>>,
 }
 
 /// `[health]`
@@ -253,82 +200,6 @@ pub struct HealthSettings {
     pub start_deadline: Option<Span>,
 }
 
-/// `[timeouts]`
-#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TimeoutSettings {
-    /// Time a client may take for the head of a request [default: 10s]
-    #[arg(id = "timeout-head", long, env = "BALANCER_TIMEOUT_HEAD", value_name = "DURATION")]
-    pub head: Option<Span>,
-
-    /// Time a connection to a replica may take [default: 1s]
-    #[arg(id = "timeout-connect", long, env = "BALANCER_TIMEOUT_CONNECT", value_name = "DURATION")]
-    pub connect: Option<Span>,
-
-    /// Time to the first byte of a replica's answer; after it: 504 [default: 30s]
-    #[arg(
-        id = "timeout-first-byte",
-        long,
-        env = "BALANCER_TIMEOUT_FIRST_BYTE",
-        value_name = "DURATION"
-    )]
-    pub first_byte: Option<Span>,
-
-    /// Time a connection may idle, at either side [default: 75s]
-    #[arg(
-        id = "timeout-keep-alive",
-        long,
-        env = "BALANCER_TIMEOUT_KEEP_ALIVE",
-        value_name = "DURATION"
-    )]
-    pub keep_alive: Option<Span>,
-
-    /// Time that requests in flight have when their replica leaves or the balancer stops
-    /// [default: 10s]
-    #[arg(id = "timeout-drain", long, env = "BALANCER_TIMEOUT_DRAIN", value_name = "DURATION")]
-    pub drain: Option<Span>,
-
-    /// Time a replica has between SIGTERM and SIGKILL [default: 10s]
-    #[arg(id = "timeout-stop", long, env = "BALANCER_TIMEOUT_STOP", value_name = "DURATION")]
-    pub stop: Option<Span>,
-}
-
-/// `[admin]`
-#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AdminSettings {
-    /// Where /rep, /add, /rm and /admin are answered instead of at --listen
-    #[arg(id = "admin-listen", long, env = "BALANCER_ADMIN_LISTEN", value_name = "ADDR")]
-    pub listen: Option<SocketAddr>,
-
-    /// What changing calls must bring as 'Authorization: Bearer TOKEN'
-    #[arg(
-        id = "admin-token",
-        long,
-        env = "BALANCER_ADMIN_TOKEN",
-        value_name = "TOKEN",
-        hide_env_values = true
-    )]
-    pub token: Option<String>,
-
-    /// Let everybody who reaches the admin routes change the fleet, though they are bound to an
-    /// address that is not loopback and no token is set [default: false]
-    #[arg(id = "admin-open", long, env = "BALANCER_ADMIN_OPEN", value_name = "BOOL",
-          num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    pub open: Option<bool>,
-
-    /// Names by which the admin routes may be called, besides localhost and IP addresses, while no
-    /// token is set (a defence against DNS rebinding)
-    #[arg(
-        id = "admin-hosts",
-        long,
-        env = "BALANCER_ADMIN_HOSTS",
-        value_name = "LIST",
-        value_delimiter = ','
-    )]
-    pub hosts: Option<Vec<String>>,
-}
-
 /// `[compat]`
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -339,6 +210,13 @@ pub struct CompatSettings {
           value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
           require_equals = true)]
     pub unknown_path: Option<bool>,
+
+    /// A client that closes its sending side still wants its answer; by default it counts as gone
+    /// [default: false]
+    #[arg(id = "compat-half-close", long, env = "BALANCER_COMPAT_HALF_CLOSE",
+          value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
+          require_equals = true)]
+    pub half_close: Option<bool>,
 }
 
 /// `runtime`
@@ -353,44 +231,12 @@ pub enum RuntimeKind {
     Static,
 }
 
-/// `placement`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PlacementKind {
-    /// SipHash points on a 64-bit circle
-    Ring,
-    /// 512 slots, polynomial hashes, probing
-    Classic,
-}
-
 /// `policy`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PolicyKind {
     /// By placement
     Hash,
-}
-
-/// `classic.hash`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ClassicHashKind {
-    /// Polynomials, by their coefficients
-    Polynomial,
-    /// SipHash-1-3
-    #[value(name = "siphash")]
-    #[serde(rename = "siphash")]
-    SipHash,
-}
-
-/// `classic.probing`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ProbingKind {
-    /// The next slot, and the next
-    Linear,
-    /// At distance 1, 3, 6, 10, …
-    Quadratic,
 }
 
 /// `log_format`
@@ -412,23 +258,7 @@ impl Settings {
             listen, runtime, replicas, max_replicas, servers, command, env, image, network, port,
             memory, cpus, pids, pool, keep_replicas, placement, policy, key, health_path, workers,
             log_format, log_level;
-            ring, classic, health, timeouts, admin, compat
-        )
-    }
-}
-
-impl RingSettings {
-    fn or(self, other: Self) -> Self {
-        first_of!(self, other; virtual_nodes, secret;)
-    }
-}
-
-impl ClassicSettings {
-    fn or(self, other: Self) -> Self {
-        first_of!(
-            self, other;
-            slots, virtual_nodes, hash, probing, request_coefficients, seat_coefficients,
-            virtual_node_coefficients;
+            ring, classic, health, timeouts, limits, retry, forwarded, tls, admin, compat
         )
     }
 }
@@ -439,20 +269,8 @@ impl HealthSettings {
     }
 }
 
-impl TimeoutSettings {
-    fn or(self, other: Self) -> Self {
-        first_of!(self, other; head, connect, first_byte, keep_alive, drain, stop;)
-    }
-}
-
-impl AdminSettings {
-    fn or(self, other: Self) -> Self {
-        first_of!(self, other; listen, token, open, hosts;)
-    }
-}
-
 impl CompatSettings {
     fn or(self, other: Self) -> Self {
-        first_of!(self, other; unknown_path;)
+        first_of!(self, other; unknown_path, half_close;)
     }
 }

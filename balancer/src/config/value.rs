@@ -1,9 +1,11 @@
 //! The values that a configuration is written in, each read in one place.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::fleet::seat::{Hostname, Seat};
@@ -13,8 +15,16 @@ use crate::fleet::seat::{Hostname, Seat};
 pub struct Span(pub Duration);
 
 /// A number of bytes: `4096`, `64KiB`, `256MiB`, `1GiB`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
+
+/// A share: `20%`, `0.5%`. Not limited to 100%.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Percent(pub f64);
+
+/// A network, or an address alone: `10.0.0.0/8`, `::1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network(pub IpNet);
 
 /// A listed replica: `host:port` or `host:port weight=3`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +88,66 @@ impl FromStr for Size {
         };
         let size = digits.parse::<u64>().ok().zip(factor).and_then(|(n, f)| n.checked_mul(f));
         size.map(Self).ok_or_else(|| format!("{text:?} is no size such as 4096, 64KiB or 256MiB"))
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1_u64 << 10, "KiB")];
+        let whole = units.iter().find(|(unit, _)| self.0 != 0 && self.0.is_multiple_of(*unit));
+        let (unit, name) = whole.unwrap_or(&(1, "B"));
+        write!(f, "{}{name}", self.0 / unit)
+    }
+}
+
+// === impl Percent ===
+
+impl Percent {
+    /// 1 for 100%.
+    pub fn share(self) -> f64 {
+        self.0 / 100.0
+    }
+}
+
+impl FromStr for Percent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // The standard library also reads `inf`, `1e9` and signs.
+        let plain = |number: &&str| number.bytes().all(|c| c.is_ascii_digit() || c == b'.');
+        let number = text.strip_suffix('%').map(str::trim_end).filter(plain);
+        let percent = number.and_then(|number| number.parse().ok());
+        percent.map(Self).ok_or_else(|| format!("{text:?} is no percentage such as 20% or 0.5%"))
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
+    }
+}
+
+// === impl Network ===
+
+impl FromStr for Network {
+    type Err = String;
+
+    /// Bits beyond the prefix say nothing: `10.1.2.3/8` is `10.0.0.0/8`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let trimmed = text.trim();
+        let network = match trimmed.parse::<IpAddr>() {
+            Ok(address) => Some(IpNet::from(address.to_canonical())),
+            Err(_) => trimmed.parse::<IpNet>().ok().map(|network| network.trunc()),
+        };
+        network
+            .map(Self)
+            .ok_or_else(|| format!("{text:?} is no address or network such as ::1 or 10.0.0.0/8"))
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -178,7 +248,7 @@ macro_rules! read_as_text {
     )*};
 }
 
-read_as_text!(Span, Size, Server, CommandLine, Variable, Hex16);
+read_as_text!(Span, Size, Percent, Network, Server, CommandLine, Variable, Hex16);
 
 #[cfg(test)]
 mod tests {
@@ -197,6 +267,44 @@ mod tests {
         }
         for text in ["", "KiB", "1kb", "-1", "1.5GiB", "99999999999999999999", "20000000000GiB"] {
             assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_percentages_are_shown_as_they_are_written() {
+        for text in ["0B", "64B", "1025B", "1KiB", "1536KiB", "256MiB", "3GiB"] {
+            assert_eq!(text.parse::<Size>().unwrap().to_string(), text);
+        }
+        for text in ["0%", "0.5%", "20%", "100%", "150%"] {
+            assert_eq!(text.parse::<Percent>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_percentage_needs_its_sign() {
+        assert_eq!("20 %".parse(), Ok(Percent(20.0)));
+        assert_eq!("20%".parse::<Percent>().unwrap().share(), 0.2);
+        for text in ["", "%", "20", "0.2", "-1%", "+1%", "1e1%", "inf%", "NaN%", "1.2.3%", "1%%"] {
+            assert!(text.parse::<Percent>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_a_network_of_its_own() {
+        for (text, network) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            (" 192.0.2.7 ", "192.0.2.7/32"),
+            ("::1", "::1/128"),
+            ("::ffff:192.0.2.7", "192.0.2.7/32"),
+            ("fd00::/8", "fd00::/8"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+        ] {
+            assert_eq!(text.parse::<Network>().unwrap().to_string(), network, "{text}");
+        }
+        for text in ["", "localhost", "10.0.0.0/33", "10.0.0/8", "::1/129", "10.0.0.1:80", "[::1]"]
+        {
+            assert!(text.parse::<Network>().is_err(), "{text}");
         }
     }
 

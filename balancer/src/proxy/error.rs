@@ -1,7 +1,13 @@
 //! Why a request was not answered by a replica, and what the client is told.
 
-use actix_web::http::StatusCode;
+use std::io;
+
 use thiserror::Error;
+
+use crate::http1::answer::BadAnswer;
+use crate::http1::chunked::BadChunk;
+use crate::http1::head::BadHead;
+use crate::http1::request::BadRequest;
 
 /// See the module; the messages go out behind `<Error> `.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -12,49 +18,190 @@ pub enum ProxyError {
     /// No replica could be connected to.
     #[error("no replica could be reached")]
     Unreachable,
-    /// The connection ended before an answer came.
+    /// The connection ended, or brought nonsense, before an answer came.
     #[error("the replica failed before it answered")]
     Lost,
     /// No answer came in time.
     #[error("the replica did not answer in time")]
     Late,
-    /// The client's own body broke off.
+    /// The client's own body broke off or is malformed.
     #[error("the request's body was cut short or malformed")]
     ClientBody,
-    /// The request cannot be put into a message to a replica.
-    #[error("the request is malformed: {0}")]
-    Malformed(&'static str),
-    /// A tunnel was asked for.
-    #[error("method CONNECT is not supported")]
-    Connect,
+    /// The client's body did not go on.
+    #[error("the request did not come in time")]
+    ClientLate,
+    /// The client's body is beyond the limit.
+    #[error("the request's body is larger than {0} bytes")]
+    TooLarge(u64),
+    /// The request's head is no head.
+    #[error("{0}")]
+    Head(BadHead),
+    /// The request makes no sense.
+    #[error("{0}")]
+    Request(BadRequest),
+    /// A final recipient was asked for, and that is this balancer (`Max-Forwards: 0`).
+    #[error("method TRACE is not supported")]
+    Trace,
     /// Replicas do not know the path, and that is the client's error (`compat.unknown_path`).
     #[error("'{0}' endpoint does not exist in server replicas")]
     UnknownPath(String),
+    /// There are too many connections.
+    #[error("too many connections")]
+    Crowded,
 }
+
+/// Why a try at one replica gave no answer.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// It could not be connected to: it has nothing of the request.
+    #[error("cannot connect")]
+    Connect(#[source] io::Error),
+    /// The connection ended before any of the request was written: it has nothing of it.
+    #[error("connection closed")]
+    NotSent(#[source] io::Error),
+    /// The connection ended before the head of an answer was whole.
+    #[error("connection lost")]
+    Lost(#[source] io::Error),
+    /// It ended inside the head of an answer.
+    #[error("answer was cut short")]
+    HeadCut(#[source] io::Error),
+    /// The head of the answer is no head.
+    #[error("bad answer")]
+    Head(#[source] BadHead),
+    /// The answer makes no sense.
+    #[error("bad answer")]
+    Answer(#[source] BadAnswer),
+    /// It changes the protocol, which nobody asked for.
+    #[error("answered 101 without being asked")]
+    Unasked,
+    /// The head of an answer did not come in time, or the request was not taken.
+    #[error("late")]
+    Late,
+    /// The client's body broke off.
+    #[error("client's body broke off")]
+    ClientCut,
+    /// The client's body is no chunks.
+    #[error("client's body is malformed")]
+    ClientChunk(#[source] BadChunk),
+    /// The client's trailers are no fields.
+    #[error("client's trailers are malformed")]
+    ClientTrailer(#[source] BadHead),
+    /// The client's body did not go on.
+    #[error("client's body did not come in time")]
+    ClientLate,
+    /// The client's body is larger than this.
+    #[error("client's body is larger than {0} bytes")]
+    TooLarge(u64),
+    /// The client has gone: nobody is left to answer.
+    #[error("client has gone")]
+    Gone,
+}
+
+/// Why an answer that was begun could not be finished: all that can be done is not to hide it.
+#[derive(Debug, Error)]
+pub enum Broken {
+    /// The client has gone.
+    #[error("client has gone")]
+    Gone,
+    /// The client did not take it.
+    #[error("client does not read")]
+    ClientLate,
+    /// The replica's connection ended inside.
+    #[error("answer was cut short")]
+    Cut(#[source] Option<io::Error>),
+    /// The replica's chunks are none.
+    #[error("answer is malformed")]
+    Chunk(#[source] BadChunk),
+    /// The replica's trailers are no fields.
+    #[error("answer's trailers are malformed")]
+    Trailer(#[source] BadHead),
+    /// The replica did not go on.
+    #[error("answer did not go on")]
+    Late,
+}
+
+// === impl ProxyError ===
 
 impl ProxyError {
     /// What it is in HTTP.
-    pub fn status(&self) -> StatusCode {
+    pub fn status(&self) -> u16 {
         match self {
-            ProxyError::NoReplica => StatusCode::SERVICE_UNAVAILABLE,
-            ProxyError::Unreachable | ProxyError::Lost => StatusCode::BAD_GATEWAY,
-            ProxyError::Late => StatusCode::GATEWAY_TIMEOUT,
-            ProxyError::ClientBody | ProxyError::Malformed(_) | ProxyError::UnknownPath(_) => {
-                StatusCode::BAD_REQUEST
-            }
-            ProxyError::Connect => StatusCode::NOT_IMPLEMENTED,
+            ProxyError::NoReplica | ProxyError::Crowded => 503,
+            ProxyError::Unreachable | ProxyError::Lost => 502,
+            ProxyError::Late => 504,
+            ProxyError::ClientLate => 408,
+            ProxyError::TooLarge(_) => 413,
+            ProxyError::ClientBody | ProxyError::UnknownPath(_) => 400,
+            ProxyError::Head(bad) => bad.status(),
+            ProxyError::Request(BadRequest::Connect) => 501,
+            ProxyError::Request(_) => 400,
+            ProxyError::Trace => 405,
         }
     }
 
     /// Whether what is left of the client's message cannot be told from the next one.
     pub fn ends_connection(&self) -> bool {
         match self {
-            ProxyError::ClientBody | ProxyError::Malformed(_) | ProxyError::Connect => true,
+            ProxyError::ClientBody
+            | ProxyError::ClientLate
+            | ProxyError::TooLarge(_)
+            | ProxyError::Head(_)
+            | ProxyError::Request(_)
+            | ProxyError::Crowded => true,
             ProxyError::NoReplica
             | ProxyError::Unreachable
             | ProxyError::Lost
             | ProxyError::Late
+            | ProxyError::Trace
             | ProxyError::UnknownPath(_) => false,
+        }
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// Whether the replica cannot have any of the request.
+    pub fn left_nothing(&self) -> bool {
+        matches!(self, Failure::Connect(_) | Failure::NotSent(_))
+    }
+
+    /// Whether the request may be sent again, somewhere, if what it asks for can be done twice.
+    pub fn may_retry(&self) -> bool {
+        match self {
+            Failure::Connect(_) | Failure::NotSent(_) | Failure::Lost(_) => true,
+            // A replica that answers nonsense did something; a late one may still be at it, and
+            // so would be the next.
+            Failure::HeadCut(_)
+            | Failure::Head(_)
+            | Failure::Answer(_)
+            | Failure::Unasked
+            | Failure::Late
+            | Failure::ClientCut
+            | Failure::ClientChunk(_)
+            | Failure::ClientTrailer(_)
+            | Failure::ClientLate
+            | Failure::TooLarge(_)
+            | Failure::Gone => false,
+        }
+    }
+
+    /// What the client is told; nothing where it has gone.
+    pub fn into_error(self) -> Option<ProxyError> {
+        match self {
+            Failure::Connect(_) | Failure::NotSent(_) => Some(ProxyError::Unreachable),
+            Failure::Lost(_)
+            | Failure::HeadCut(_)
+            | Failure::Head(_)
+            | Failure::Answer(_)
+            | Failure::Unasked => Some(ProxyError::Lost),
+            Failure::Late => Some(ProxyError::Late),
+            Failure::ClientChunk(_) | Failure::ClientTrailer(_) | Failure::ClientCut => {
+                Some(ProxyError::ClientBody)
+            }
+            Failure::ClientLate => Some(ProxyError::ClientLate),
+            Failure::TooLarge(limit) => Some(ProxyError::TooLarge(limit)),
+            Failure::Gone => None,
         }
     }
 }

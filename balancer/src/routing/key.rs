@@ -9,9 +9,6 @@ use rand::{Rng, RngExt as _};
 use smallvec::SmallVec;
 use thiserror::Error;
 
-/// The header that names a request.
-pub const REQUEST_ID: &str = "x-request-id";
-
 /// Which part of a request its key is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
@@ -34,13 +31,20 @@ pub enum KeySource {
 /// What keys are made of; the proxy's request type shows itself so.
 pub trait RequestView {
     /// The path as it came.
-    fn path(&self) -> &str;
+    fn path(&self) -> &[u8];
     /// The query without its `?`.
-    fn query(&self) -> Option<&str>;
+    fn query(&self) -> Option<&[u8]>;
     /// The first field of this name (lower case).
     fn header(&self, name: &str) -> Option<&[u8]>;
     /// The client's address.
     fn client_ip(&self) -> IpAddr;
+}
+
+/// What a request is called, in `X-Request-Id`: as its client says, or made here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId {
+    text: SmallVec<[u8; 32]>,
+    made: bool,
 }
 
 /// A key: bytes, short ones without allocation.
@@ -55,45 +59,67 @@ pub struct Key(SmallVec<[u8; 40]>);
 )]
 pub struct BadKeySource(String);
 
+// === impl RequestId ===
+
+impl RequestId {
+    /// The id that a client gave, if it is not empty. Else, where requests are placed by it, a
+    /// random six-digit number; else 32 random hexadecimal digits, which tell any two apart.
+    pub fn of(given: Option<&[u8]>, source: &KeySource, rng: &mut impl Rng) -> Self {
+        if let Some(given) = given.filter(|given| !given.is_empty()) {
+            return Self { text: SmallVec::from_slice(given), made: false };
+        }
+        let mut text = SmallVec::new();
+        let written = match source {
+            KeySource::RequestId => write!(text, "{}", rng.random_range(100_000..1_000_000_u32)),
+            KeySource::ClientIp
+            | KeySource::Path
+            | KeySource::Uri
+            | KeySource::Header(_)
+            | KeySource::Cookie(_)
+            | KeySource::Query(_) => write!(text, "{:032x}", rng.random::<u128>()),
+        };
+        written.expect("writing to memory cannot fail");
+        Self { text, made: true }
+    }
+
+    /// The id.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Whether the client gave none.
+    pub fn is_made(&self) -> bool {
+        self.made
+    }
+}
+
 // === impl Key ===
 
 impl Key {
     /// The key of a request. One that has not the named part, or an empty one, falls back to its
-    /// request id, and without that to a random number: it may go anywhere.
-    pub fn of(request: &impl RequestView, source: &KeySource, rng: &mut impl Rng) -> Self {
-        let header = |name: &str| request.header(name);
+    /// id.
+    pub fn of(request: &impl RequestView, source: &KeySource, id: &RequestId) -> Self {
         let named: Option<&[u8]> = match source {
-            KeySource::RequestId => header(REQUEST_ID),
+            KeySource::RequestId => None,
             KeySource::ClientIp => return Self::of_ip(request.client_ip()),
-            KeySource::Path => Some(request.path().as_bytes()),
+            KeySource::Path => Some(request.path()),
             KeySource::Uri => {
-                let mut key = SmallVec::from_slice(request.path().as_bytes());
+                let mut key = SmallVec::from_slice(request.path());
                 if let Some(query) = request.query() {
                     key.push(b'?');
-                    key.extend_from_slice(query.as_bytes());
+                    key.extend_from_slice(query);
                 }
                 return Self(key);
             }
-            KeySource::Header(name) => header(name),
+            KeySource::Header(name) => request.header(name),
             KeySource::Cookie(name) => {
-                header("cookie").and_then(|all| pair(all, b';', name.as_bytes()))
+                request.header("cookie").and_then(|all| pair(all, b';', name.as_bytes()))
             }
             KeySource::Query(name) => {
-                request.query().and_then(|all| pair(all.as_bytes(), b'&', name.as_bytes()))
+                request.query().and_then(|all| pair(all, b'&', name.as_bytes()))
             }
         };
-        let part = named.filter(|part| !part.is_empty());
-        match part.or_else(|| header(REQUEST_ID).filter(|id| !id.is_empty())) {
-            Some(part) => Self::from(part),
-            None => Self::random(rng),
-        }
-    }
-
-    fn random(rng: &mut impl Rng) -> Self {
-        let mut key = SmallVec::new();
-        write!(key, "{}", rng.random_range(100_000..1_000_000_u32))
-            .expect("writing to memory cannot fail");
-        Self(key)
+        Self::from(named.filter(|part| !part.is_empty()).unwrap_or(id.as_bytes()))
     }
 
     fn of_ip(address: IpAddr) -> Self {
@@ -181,11 +207,11 @@ mod tests {
     }
 
     impl RequestView for Fake {
-        fn path(&self) -> &str {
-            self.path
+        fn path(&self) -> &[u8] {
+            self.path.as_bytes()
         }
-        fn query(&self) -> Option<&str> {
-            self.query
+        fn query(&self) -> Option<&[u8]> {
+            self.query.map(str::as_bytes)
         }
         fn header(&self, name: &str) -> Option<&[u8]> {
             self.headers.iter().find(|(field, _)| *field == name).map(|(_, value)| value.as_bytes())
@@ -202,8 +228,10 @@ mod tests {
     };
 
     fn key(request: &Fake, source: &str) -> Vec<u8> {
+        let source = source.parse().unwrap();
         let mut rng = rand::rngs::StdRng::seed_from_u64(1);
-        Key::of(request, &source.parse().unwrap(), &mut rng).as_bytes().to_vec()
+        let id = RequestId::of(request.header("x-request-id"), &source, &mut rng);
+        Key::of(request, &source, &id).as_bytes().to_vec()
     }
 
     #[test]
@@ -237,13 +265,14 @@ mod tests {
     }
 
     #[test]
-    fn without_a_request_id_the_key_is_a_six_digit_number() {
+    fn an_id_is_made_where_there_is_none() {
         let bare = Fake { path: "/", query: None, headers: &[] };
-        for source in ["request-id", "cookie:a"] {
-            let key = key(&bare, source);
-            assert_eq!(key.len(), 6);
-            assert!(key.iter().all(u8::is_ascii_digit));
-        }
+        let made = key(&bare, "request-id");
+        assert_eq!(made.len(), 6);
+        assert!(made.iter().all(u8::is_ascii_digit));
+        let made = key(&bare, "cookie:a");
+        assert_eq!(made.len(), 32);
+        assert!(made.iter().all(u8::is_ascii_hexdigit));
     }
 
     #[test]

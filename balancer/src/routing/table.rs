@@ -102,6 +102,11 @@ impl Replica {
         }
     }
 
+    /// Whether it lets nobody in any more.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
     /// Tells requests that still hold an old table that there is nothing to wait for any more.
     pub fn give_up(&self) {
         self.dead.store(true, Ordering::Relaxed);

@@ -49,6 +49,13 @@ fn a_bad_file_is_refused_with_the_field_and_what_it_must_be() {
         ("[classic]\nslots = 0\n", "'classic.slots' must be 1 to"),
         ("keep_replicas = true", "'keep_replicas' needs runtime"),
         ("[ring]\nsecret = \"00\"", "16 bytes in hexadecimal"),
+        ("[limits]\nhaed = 1", "unknown field `haed`"),
+        ("[limits]\nhead = \"1B\"", "'limits.head' must be 1KiB to 1MiB, not 1B"),
+        ("[retry]\nattempts = 0", "'retry.attempts' must be 1 to 100, not 0"),
+        ("[retry]\nbudget = \"101%\"", "'retry.budget' must be 0% to 100%, not 101%"),
+        ("[forwarded]\ntrust = [\"proxy\"]", "is no address or network such as"),
+        ("[forwarded]\nvia = \"a b\"", "'forwarded.via' must be a name"),
+        ("[tls]\nkey = \"k.pem\"", "'tls.certificate' must be set"),
         ("not toml", ""),
     ] {
         let (good, told) = checked(text);
@@ -80,7 +87,19 @@ fn help_explains_every_flag_with_its_default_or_its_absence() {
     let flags: Vec<&str> = help.split("\n      --").skip(1).collect();
     assert!(flags.len() > 40, "{} flags", flags.len());
     // These have no default: they are off, or empty, unless given.
-    let bare = ["config", "servers", "env", "admin-listen", "admin-token", "admin-hosts"];
+    let bare = [
+        "config",
+        "servers",
+        "env",
+        "forwarded-trust",
+        "forwarded-via",
+        "tls-certificate",
+        "tls-key",
+        "tls-listen",
+        "admin-listen",
+        "admin-token",
+        "admin-hosts",
+    ];
     for flag in flags {
         let name = flag.split([' ', '=', '[', '\n']).next().unwrap();
         let words = flag.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -118,6 +137,11 @@ fn a_value_of_a_wrong_kind_is_refused_with_the_flag_that_has_it() {
         ("--listen", "localhost"),
         ("--servers", "nobody"),
         ("--ring-secret", "xyz"),
+        ("--limit-head", "big"),
+        ("--limit-connections", "-1"),
+        ("--retry-budget", "20"),
+        ("--forwarded-trust", "proxy"),
+        ("--tls-listen", "localhost"),
     ] {
         let output = balancer(&[&format!("{flag}={value}")]);
         assert_eq!(output.status.code(), Some(2), "{output:?}");

@@ -1,0 +1,48 @@
+//! Checks of single values, and how they complain.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::ConfigError;
+use super::value::Span;
+
+pub(super) fn must(field: &'static str, must: impl Into<String>) -> ConfigError {
+    ConfigError::Field { field, must: must.into() }
+}
+
+pub(super) fn within<T: PartialOrd + fmt::Display>(
+    field: &'static str,
+    value: T,
+    allowed: RangeInclusive<T>,
+) -> Result<T, ConfigError> {
+    if allowed.contains(&value) {
+        return Ok(value);
+    }
+    let (least, most) = allowed.into_inner();
+    Err(must(field, format!("must be {least} to {most}, not {value}")))
+}
+
+pub(super) fn at_least_one(
+    field: &'static str,
+    value: Option<usize>,
+) -> Result<Option<usize>, ConfigError> {
+    if value == Some(0) {
+        return Err(must(field, "must be at least 1, not 0; leave it out for no limit"));
+    }
+    Ok(value)
+}
+
+/// A duration of at least a millisecond and at most a day.
+pub(super) fn span(
+    field: &'static str,
+    span: Option<Span>,
+    default: u64,
+) -> Result<Duration, ConfigError> {
+    let duration = span.map_or(Duration::from_secs(default), |span| span.0);
+    let allowed = Duration::from_millis(1)..=Duration::from_hours(24);
+    if allowed.contains(&duration) {
+        return Ok(duration);
+    }
+    Err(must(field, format!("must be 1ms to 24h, not {}", Span(duration))))
+}

@@ -1,0 +1,67 @@
+//! How a request is passed on: tried again, and told of its way.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::ConfigError;
+use super::check::{must, span, within};
+use super::settings::{ForwardedSettings, RetrySettings};
+use super::value::{Percent, Size};
+
+/// When a request is tried again at another replica.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RetryConfig {
+    /// Most replicas that one request is tried at, the first included.
+    pub attempts: usize,
+    /// The share of requests that may be retries, 0 to 1.
+    pub budget: f64,
+    /// Retries a second that are always allowed.
+    pub min_per_second: u32,
+    /// No retry is begun later than this after the request came.
+    pub deadline: Duration,
+    /// Most bytes of a request's body that are kept so that it can be sent again.
+    pub body: usize,
+}
+
+/// What is believed and told of the way of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ForwardedConfig {
+    /// Whose `X-Forwarded-For`, `-Proto` and `-Host` are believed and added to; nobody's where it
+    /// is empty. An IPv4 client of an IPv6 listener is to be compared by its IPv4 address.
+    pub trust: Vec<IpNet>,
+    /// The name in `Via: 1.1 NAME` of requests and answers, if they get one.
+    pub via: Option<String>,
+}
+
+/// The most bytes of a body that are kept, and that for each request in flight.
+const BODY_MOST: Size = Size(16 << 20);
+
+pub(super) fn retry(settings: &RetrySettings) -> Result<RetryConfig, ConfigError> {
+    let budget = settings.budget.unwrap_or(Percent(20.0));
+    let min_per_second = settings.min_per_second.unwrap_or(10);
+    let body = settings.body.unwrap_or(Size(64 << 10));
+    Ok(RetryConfig {
+        attempts: within("retry.attempts", settings.attempts.unwrap_or(5), 1..=100)? as usize,
+        budget: within("retry.budget", budget, Percent(0.0)..=Percent(100.0))?.share(),
+        min_per_second: within("retry.min_per_second", min_per_second, 0..=1_000_000)?,
+        deadline: span("retry.deadline", settings.deadline, 30)?,
+        body: within("retry.body", body, Size(0)..=BODY_MOST)?.0 as usize,
+    })
+}
+
+pub(super) fn forwarded(settings: ForwardedSettings) -> Result<ForwardedConfig, ConfigError> {
+    let ForwardedSettings { trust, via } = settings;
+    if via.as_ref().is_some_and(|name| !is_token(name)) {
+        let why = "must be a name of ASCII letters, digits and !#$%&'*+-.^_`|~";
+        return Err(must("forwarded.via", why));
+    }
+    let trust = trust.unwrap_or_default().into_iter().map(|network| network.0).collect();
+    Ok(ForwardedConfig { trust, via })
+}
+
+/// RFC 9110, 5.6.2.
+fn is_token(text: &str) -> bool {
+    let allowed = |c: u8| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c);
+    !text.is_empty() && text.bytes().all(allowed)
+}

@@ -1,0 +1,93 @@
+//! Where replicas run.
+
+use std::collections::BTreeSet;
+
+use super::ConfigError;
+use super::check::must;
+use super::settings::{RuntimeKind, Settings};
+use super::value::{CommandLine, Server};
+
+/// Where replicas run.
+#[derive(Clone, Debug)]
+pub enum RuntimeConfig {
+    /// As child processes.
+    Process {
+        /// What each runs; the embedded demo replica where nothing is given.
+        command: Option<CommandLine>,
+        /// Variables for its environment.
+        env: Vec<(String, String)>,
+    },
+    /// As containers.
+    Docker(DockerConfig),
+    /// Listed, not owned.
+    Static(Vec<Server>),
+}
+
+/// Containers of replicas.
+#[derive(Clone, Debug)]
+pub struct DockerConfig {
+    /// Their image.
+    pub image: String,
+    /// Their network.
+    pub network: String,
+    /// The port they listen on.
+    pub port: u16,
+    /// What they run, if not the image's own.
+    pub command: Option<CommandLine>,
+    /// Variables for their environment.
+    pub env: Vec<(String, String)>,
+    /// Most bytes of memory of each.
+    pub memory: Option<u64>,
+    /// Most processors of each.
+    pub cpus: Option<f64>,
+    /// Most processes and threads of each.
+    pub pids: u32,
+    /// The value of their pool label.
+    pub pool: String,
+}
+
+pub(super) fn runtime(settings: Settings) -> Result<RuntimeConfig, ConfigError> {
+    let servers = settings.servers.unwrap_or_default();
+    let implied = if servers.is_empty() { RuntimeKind::Process } else { RuntimeKind::Static };
+    let kind = settings.runtime.unwrap_or(implied);
+    if kind != RuntimeKind::Static && !servers.is_empty() {
+        return Err(must("servers", "are for runtime = \"static\"; leave one of the two out"));
+    }
+    let env = settings.env.unwrap_or_default().into_iter().map(|v| (v.0, v.1)).collect();
+    match kind {
+        RuntimeKind::Process => Ok(RuntimeConfig::Process { command: settings.command, env }),
+        RuntimeKind::Docker => {
+            if settings.cpus.is_some_and(|cpus| !(0.01..=1_024.0).contains(&cpus)) {
+                return Err(must("cpus", "must be 0.01 to 1024"));
+            }
+            let text = |value: Option<String>, default: &str, field| match value {
+                Some(text) if text.is_empty() || text.contains(char::is_whitespace) => {
+                    Err(must(field, "must not be empty or have spaces"))
+                }
+                Some(text) => Ok(text),
+                None => Ok(default.to_owned()),
+            };
+            Ok(RuntimeConfig::Docker(DockerConfig {
+                image: text(settings.image, "ring-balancer/server", "image")?,
+                network: text(settings.network, "net1", "network")?,
+                port: settings.port.unwrap_or(5000),
+                command: settings.command,
+                env,
+                memory: settings.memory.map(|size| size.0),
+                cpus: settings.cpus,
+                pids: settings.pids.unwrap_or(512),
+                pool: text(settings.pool, "default", "pool")?,
+            }))
+        }
+        RuntimeKind::Static => {
+            let mut known = BTreeSet::new();
+            if servers.is_empty() {
+                return Err(must("servers", "must list at least one host:port for runtime static"));
+            }
+            if let Some(twice) = servers.iter().find(|server| !known.insert(&server.address)) {
+                return Err(must("servers", format!("must not list {:?} twice", twice.address)));
+            }
+            Ok(RuntimeConfig::Static(servers))
+        }
+    }
+}

@@ -1,0 +1,244 @@
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use clap::{Args, Command};
+
+use super::*;
+
+fn checked(text: &str) -> Result<Config, String> {
+    let settings: Settings = toml::from_str(text).map_err(|error| error.to_string())?;
+    Config::check(settings).map_err(|error| error.to_string())
+}
+
+fn flagged(arguments: &[&str]) -> Result<Config, String> {
+    let command = Settings::augment_args(Command::new("balancer").no_binary_name(true));
+    let matches = command.try_get_matches_from(arguments).map_err(|error| error.to_string())?;
+    let settings = clap::FromArgMatches::from_arg_matches(&matches).unwrap();
+    Config::check(settings).map_err(|error| error.to_string())
+}
+
+/// Each table, and how the flags of its keys begin.
+const TABLES: [(&str, &str); 10] = [
+    ("ring", "ring"),
+    ("classic", "classic"),
+    ("health", "health"),
+    ("timeouts", "timeout"),
+    ("limits", "limit"),
+    ("retry", "retry"),
+    ("forwarded", "forwarded"),
+    ("tls", "tls"),
+    ("admin", "admin"),
+    ("compat", "compat"),
+];
+
+/// The keys of a table, or those outside of any, as the refusal of an unknown one lists them.
+fn keys(table: &str) -> Vec<String> {
+    let said = toml::from_str::<Settings>(&format!("{table}\nunknown = 1")).unwrap_err();
+    let names = said.message().split_once("expected ").expect("says what is known").1;
+    names.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_key_is_a_flag_and_a_variable_and_the_other_way_round() {
+    let mut expected = BTreeSet::new();
+    for key in keys("") {
+        match TABLES.iter().find(|(table, _)| *table == key) {
+            Some((table, prefix)) => {
+                let keys = keys(&format!("[{table}]"));
+                expected.extend(keys.iter().map(|key| format!("{prefix}_{key}")));
+            }
+            None => _ = expected.insert(key),
+        }
+    }
+    assert!(expected.len() > 60, "{expected:?}");
+    let command = Settings::augment_args(Command::new("balancer"));
+    let mut known = BTreeSet::new();
+    for flag in command.get_arguments() {
+        let key = flag.get_long().unwrap().replace('-', "_");
+        let variable = format!("BALANCER_{}", key.to_ascii_uppercase());
+        assert_eq!(flag.get_env().unwrap(), variable.as_str());
+        known.insert(key);
+    }
+    assert_eq!(known, expected);
+}
+
+#[test]
+fn without_settings_the_request_path_has_its_documented_bounds() {
+    let config = checked("").unwrap();
+    let Timeouts { client_body, replica_body, tunnel, .. } = config.timeouts;
+    assert_eq!([client_body, replica_body, tunnel].map(|time| time.as_secs()), [30, 30, 3_600]);
+    let limits = Limits {
+        head: 16_384,
+        fields: 100,
+        target: 8_192,
+        body: None,
+        connections: None,
+        connections_per_client: None,
+    };
+    assert_eq!(config.limits, limits);
+    let retry = RetryConfig {
+        attempts: 5,
+        budget: 0.2,
+        min_per_second: 10,
+        deadline: Duration::from_secs(30),
+        body: 65_536,
+    };
+    assert_eq!(config.retry, retry);
+    assert_eq!(config.forwarded, ForwardedConfig::default());
+    assert!(config.tls.is_none() && !config.half_close);
+}
+
+#[test]
+fn keys_and_flags_set_the_same() {
+    let by_file = checked(
+        "[timeouts]\nclient_body = \"1s\"\nreplica_body = \"2s\"\ntunnel = \"3m\"\n\
+         [limits]\nhead = \"1MiB\"\nfields = 10000\ntarget = \"1MiB\"\nbody = \"0\"\n\
+         connections = 7\nconnections_per_client = 1\n\
+         [retry]\nattempts = 1\nbudget = \"0.5%\"\nmin_per_second = 0\ndeadline = \"4s\"\n\
+         body = \"16MiB\"\n\
+         [forwarded]\ntrust = [\"10.0.0.0/8\", \"::1\"]\nvia = \"edge-1\"\n\
+         [tls]\ncertificate = \"c.pem\"\nkey = \"k.pem\"\nlisten = \"127.0.0.1:5443\"\n\
+         [compat]\nhalf_close = true",
+    );
+    let by_flags = flagged(&[
+        "--timeout-client-body=1s",
+        "--timeout-replica-body=2s",
+        "--timeout-tunnel=3m",
+        "--limit-head=1MiB",
+        "--limit-fields=10000",
+        "--limit-target=1MiB",
+        "--limit-body=0",
+        "--limit-connections=7",
+        "--limit-connections-per-client=1",
+        "--retry-attempts=1",
+        "--retry-budget=0.5%",
+        "--retry-min-per-second=0",
+        "--retry-deadline=4s",
+        "--retry-body=16MiB",
+        "--forwarded-trust=10.0.0.0/8,::1",
+        "--forwarded-via=edge-1",
+        "--tls-certificate=c.pem",
+        "--tls-key=k.pem",
+        "--tls-listen=127.0.0.1:5443",
+        "--compat-half-close",
+    ]);
+    let config = by_file.unwrap();
+    assert_eq!(format!("{config:?}"), format!("{:?}", by_flags.unwrap()));
+    assert_eq!(config.timeouts.tunnel, Duration::from_secs(180));
+    assert_eq!((config.limits.target, config.limits.body), (1 << 20, Some(0)));
+    assert_eq!((config.retry.budget, config.retry.body), (0.005, 16 << 20));
+    let trust: Vec<String> = config.forwarded.trust.iter().map(ToString::to_string).collect();
+    assert_eq!(trust, ["10.0.0.0/8", "::1/128"]);
+    assert_eq!(config.tls.unwrap().listen, Some(SocketAddr::from(([127, 0, 0, 1], 5443))));
+}
+
+#[test]
+fn a_flag_takes_one_key_of_a_table_and_leaves_the_others() {
+    let file = toml::from_str("[limits]\nfields = 7\nhead = \"32KiB\"").unwrap();
+    let flags: Settings = toml::from_str("[limits]\nfields = 8").unwrap();
+    let config = Config::check(flags.or(file)).unwrap();
+    assert_eq!((config.limits.fields, config.limits.head), (8, 32_768));
+}
+
+#[test]
+fn a_value_out_of_bounds_is_refused_with_its_field_and_the_bounds() {
+    for (text, said) in [
+        ("[timeouts]\nclient_body = \"0s\"", "'timeouts.client_body' must be 1ms to 24h, not 0s"),
+        ("[timeouts]\nreplica_body = \"2days\"", "'timeouts.replica_body' must be 1ms to 24h"),
+        ("[timeouts]\ntunnel = \"25h\"", "'timeouts.tunnel' must be 1ms to 24h"),
+        ("[limits]\nhead = \"1023\"", "'limits.head' must be 1KiB to 1MiB, not 1023B"),
+        ("[limits]\nhead = \"2MiB\"", "'limits.head' must be 1KiB to 1MiB, not 2MiB"),
+        ("[limits]\nfields = 0", "'limits.fields' must be 1 to 10000, not 0"),
+        ("[limits]\nfields = 10001", "'limits.fields' must be 1 to 10000, not 10001"),
+        ("[limits]\ntarget = \"63\"", "'limits.target' must be 64B to 16KiB ('limits.head')"),
+        (
+            "[limits]\nhead = \"4KiB\"\ntarget = \"5KiB\"",
+            "'limits.target' must be 64B to 4KiB ('limits.head'), not 5KiB",
+        ),
+        ("[limits]\nconnections = 0", "'limits.connections' must be at least 1, not 0"),
+        (
+            "[limits]\nconnections_per_client = 0",
+            "'limits.connections_per_client' must be at least 1, not 0",
+        ),
+        ("[retry]\nattempts = 0", "'retry.attempts' must be 1 to 100, not 0"),
+        ("[retry]\nattempts = 101", "'retry.attempts' must be 1 to 100, not 101"),
+        ("[retry]\nbudget = \"100.5%\"", "'retry.budget' must be 0% to 100%, not 100.5%"),
+        ("[retry]\nmin_per_second = 1000001", "'retry.min_per_second' must be 0 to 1000000"),
+        ("[retry]\ndeadline = \"0s\"", "'retry.deadline' must be 1ms to 24h"),
+        ("[retry]\nbody = \"17MiB\"", "'retry.body' must be 0B to 16MiB, not 17MiB"),
+        ("[forwarded]\nvia = \"\"", "'forwarded.via' must be a name of ASCII letters"),
+        ("[forwarded]\nvia = \"a b\"", "'forwarded.via' must be a name of ASCII letters"),
+        ("[forwarded]\nvia = \"a:80\"", "'forwarded.via' must be a name of ASCII letters"),
+    ] {
+        let told = checked(text).expect_err(text);
+        assert!(told.starts_with(said), "{text}: {told}");
+    }
+}
+
+#[test]
+fn an_unknown_key_or_a_value_of_a_wrong_kind_is_refused_with_what_is_known() {
+    for (text, said) in [
+        ("[limits]\nhaed = 1", "unknown field `haed`, expected one of `head`, `fields`"),
+        ("[retry]\ntries = 1", "unknown field `tries`, expected one of `attempts`"),
+        ("[forwarded]\nfrom = 1", "unknown field `from`, expected `trust` or `via`"),
+        ("[tls]\ncert = 1", "unknown field `cert`, expected one of `certificate`"),
+        ("[compat]\nclose = 1", "unknown field `close`, expected `unknown_path` or `half_close`"),
+        ("[limits]\nbody = \"much\"", "\"much\" is no size such as 4096"),
+        ("[retry]\nbudget = \"20\"", "\"20\" is no percentage such as 20% or 0.5%"),
+        ("[forwarded]\ntrust = [\"proxy\"]", "\"proxy\" is no address or network such as"),
+    ] {
+        let told = checked(text).expect_err(text);
+        assert!(told.contains(said), "{text}: {told}");
+    }
+}
+
+#[test]
+fn a_small_head_takes_the_target_with_it() {
+    let limits = checked("[limits]\nhead = \"1KiB\"").unwrap().limits;
+    assert_eq!((limits.head, limits.target), (1_024, 1_024));
+}
+
+#[test]
+fn a_certificate_needs_its_key_and_a_listener_both() {
+    for (text, said) in [
+        ("certificate = \"c\"", "'tls.key' must be set: 'tls.certificate' is"),
+        ("key = \"k\"", "'tls.certificate' must be set: 'tls.key' is"),
+        ("listen = \"[::1]:1\"", "'tls.listen' needs 'tls.certificate' and 'tls.key'"),
+        ("certificate = \"\"\nkey = \"k\"", "'tls.certificate' must be the path of a PEM file"),
+    ] {
+        let told = checked(&format!("[tls]\n{text}")).expect_err(text);
+        assert_eq!(told, said, "{text}");
+    }
+    let tls = checked("[tls]\ncertificate = \"c\"\nkey = \"k\"").unwrap().tls.unwrap();
+    assert_eq!((tls.certificate, tls.key, tls.listen), ("c".into(), "k".into(), None));
+}
+
+/// A configuration with these three listeners.
+fn listening(traffic: &str, tls: &str, more: &str) -> Result<Config, String> {
+    checked(&format!(
+        "listen = \"{traffic}\"\n[tls]\ncertificate = \"c\"\nkey = \"k\"\nlisten = \"{tls}\"\n\
+         [admin]\n{more}"
+    ))
+}
+
+#[test]
+fn listeners_are_not_at_one_address() {
+    let told = listening("127.0.0.1:1", "127.0.0.1:1", "").unwrap_err();
+    assert!(told.starts_with("'tls.listen' must differ from 'listen'"), "{told}");
+    let told = listening("127.0.0.1:1", "127.0.0.1:2", "listen = \"127.0.0.1:2\"").unwrap_err();
+    assert_eq!(told, "'tls.listen' must differ from 'admin.listen'");
+    listening("127.0.0.1:0", "127.0.0.1:0", "listen = \"127.0.0.1:0\"").unwrap();
+    listening("127.0.0.1:1", "127.0.0.1:2", "listen = \"127.0.0.1:3\"").unwrap();
+}
+
+#[test]
+fn admin_routes_that_tls_clients_reach_from_outside_need_a_token() {
+    let told = listening("127.0.0.1:1", "0.0.0.0:2", "").unwrap_err();
+    assert!(told.starts_with("'admin.token' must be set"), "{told}");
+    assert!(told.contains("who reaches 0.0.0.0:2"), "{told}");
+    for more in ["token = \"secret\"", "open = true", "listen = \"127.0.0.1:3\""] {
+        listening("127.0.0.1:1", "0.0.0.0:2", more).unwrap();
+    }
+    let told = listening("127.0.0.1:1", "127.0.0.1:2", "listen = \"0.0.0.0:3\"").unwrap_err();
+    assert!(told.contains("who reaches 0.0.0.0:3"), "{told}");
+}

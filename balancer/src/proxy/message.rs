@@ -1,0 +1,236 @@
+//! The heads that are sent on, to replicas and to clients: always well-formed, with one framing.
+
+use std::net::SocketAddr;
+
+use super::peer::Peer;
+use crate::http1::answer::{Answer, StatusLine};
+use crate::http1::field::Kind;
+use crate::http1::head::{Head, Line, put};
+use crate::http1::request::{Request, is_tunnelled};
+use crate::http1::{Framing, head::Span};
+use crate::routing::key::RequestId;
+
+/// A client's request.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// What its head means.
+    pub request: &'a Request,
+    /// The bytes of the head.
+    pub head: &'a [u8],
+    /// Its fields.
+    pub lines: &'a [Line],
+    /// Who sent it.
+    pub peer: &'a Peer,
+    /// Its id, given or made.
+    pub id: &'a RequestId,
+}
+
+/// What is decided about an answer's head.
+#[derive(Clone, Copy, Debug)]
+pub struct Reply<'a> {
+    /// How the body goes out.
+    pub framing: Framing,
+    /// The connection ends after it.
+    pub close: bool,
+    /// The client speaks HTTP/1.0 and its connection goes on.
+    pub keep_alive: bool,
+    /// The time, for an answer that does not tell it (RFC 9110 6.6.1).
+    pub date: &'a [u8],
+    /// The name in `Via`.
+    pub via: Option<&'a str>,
+}
+
+// === impl Asked ===
+
+impl Asked<'_> {
+    /// Writes the head for a replica.
+    pub fn put_request(&self, out: &mut Vec<u8>, via: Option<&str>, replica: SocketAddr) {
+        let Self { request, head, .. } = self;
+        out.extend_from_slice(request.method.of(head));
+        out.push(b' ');
+        let (first, rest) = request.target(head);
+        out.extend_from_slice(first);
+        out.extend_from_slice(rest);
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        if request.host.is_none() {
+            // RFC 9112 3.2: HTTP/1.1 needs one; a client of HTTP/1.0 may have none.
+            put(out, b"Host", replica.to_string().as_bytes());
+        }
+        for line in self.lines {
+            self.put_line(out, line);
+        }
+        self.put_forwarded(out);
+        if self.id.is_made() {
+            put(out, b"X-Request-Id", self.id.as_bytes());
+        }
+        if let Some(via) = via {
+            put_via(out, request.minor, via);
+        }
+        match (request.upgrade, request.takes_trailers) {
+            (Some(upgrade), _) => put_upgrade(out, upgrade.of(head)),
+            // RFC 9110 10.1.4: whoever sends TE names it.
+            (None, true) => out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n"),
+            (None, false) => {}
+        }
+        put_framing(out, request.framing);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn put_line(&self, out: &mut Vec<u8>, line: &Line) {
+        let Self { request, head, .. } = self;
+        if line.kind != Kind::Host && request.options.names(head, line.name.of(head)) {
+            return;
+        }
+        match line.kind {
+            // RFC 9112 3.2.2: of an absolute target, not of the field.
+            Kind::Host => {
+                let host = request.host.unwrap_or(line.value);
+                put(out, line.name.of(head), host.of(head));
+            }
+            Kind::XRequestId if line.value.is_empty() => {}
+            // RFC 9110 10.1.1: not of HTTP/1.0.
+            Kind::Expect if request.minor == 0 => {}
+            Kind::MaxForwards => match request.max_forwards {
+                Some(hops) => {
+                    let hops = hops.saturating_sub(1);
+                    put(out, line.name.of(head), itoa::Buffer::new().format(hops).as_bytes());
+                }
+                None => line.write(head, out),
+            },
+            Kind::XForwardedFor => {}
+            Kind::XForwardedHost | Kind::XForwardedProto if !self.peer.is_trusted() => {}
+            kind if kind.is_hop_by_hop() => {}
+            Kind::Other
+            | Kind::Connection
+            | Kind::ContentLength
+            | Kind::Date
+            | Kind::Expect
+            | Kind::KeepAlive
+            | Kind::ProxyConnection
+            | Kind::Te
+            | Kind::Trailer
+            | Kind::TransferEncoding
+            | Kind::Upgrade
+            | Kind::XForwardedHost
+            | Kind::XForwardedProto
+            | Kind::XRequestId => line.write(head, out),
+        }
+    }
+
+    /// What the balancer says of the client itself. Only a trusted proxy's own values are kept.
+    fn put_forwarded(&self, out: &mut Vec<u8>) {
+        let Self { request, head, peer, .. } = self;
+        let trusted = peer.is_trusted();
+        out.extend_from_slice(b"X-Forwarded-For: ");
+        if trusted && request.forwarded_for.is_some() {
+            for line in self.lines.iter().filter(|line| line.kind == Kind::XForwardedFor) {
+                out.extend_from_slice(line.value.of(head));
+                out.extend_from_slice(b", ");
+            }
+        }
+        out.extend_from_slice(peer.text().as_bytes());
+        out.extend_from_slice(b"\r\n");
+        let has = |kind| trusted && self.lines.iter().any(|line| line.kind == kind);
+        if !has(Kind::XForwardedProto) {
+            put(out, b"X-Forwarded-Proto", peer.scheme.as_bytes());
+        }
+        if let Some(host) = request.host
+            && !has(Kind::XForwardedHost)
+        {
+            put(out, b"X-Forwarded-Host", host.of(head));
+        }
+    }
+
+    /// Writes the head of a replica's answer for the client.
+    pub fn put_answer(
+        &self,
+        out: &mut Vec<u8>,
+        answer: &Answer,
+        head: &Head<StatusLine>,
+        bytes: &[u8],
+        reply: &Reply<'_>,
+    ) {
+        put_status(out, answer.status, answer.reason, bytes);
+        for line in head.lines() {
+            let stays =
+                line.kind.is_hop_by_hop() || answer.options.names(bytes, line.name.of(bytes));
+            if !stays {
+                line.write(bytes, out);
+            }
+        }
+        if !answer.has_id {
+            put(out, b"X-Request-Id", self.id.as_bytes());
+        }
+        if !answer.has_date {
+            put(out, b"Date", reply.date);
+        }
+        if let Some(via) = reply.via {
+            let minor = head.start().map_or(1, |line| line.minor);
+            put_via(out, minor, via);
+        }
+        match (reply.framing, answer.length) {
+            // RFC 9110 8.6: what the length would be, of an answer that has no body here.
+            (Framing::None, Some(length)) if answer.status >= 200 && answer.status != 204 => {
+                put_framing(out, Framing::Length(length));
+            }
+            (framing, _) => put_framing(out, framing),
+        }
+        if answer.status == 101 {
+            put_upgrade(out, answer.upgrade.map_or(b"", |protocol| protocol.of(bytes)));
+        } else {
+            put_connection(out, reply.close, reply.keep_alive);
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn put_status(out: &mut Vec<u8>, status: u16, reason: Span, bytes: &[u8]) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(reason.of(bytes));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes what delimits a body.
+pub fn put_framing(out: &mut Vec<u8>, framing: Framing) {
+    match framing {
+        Framing::Length(length) => {
+            put(out, b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
+        }
+        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        Framing::None | Framing::UntilClose => {}
+    }
+}
+
+/// Writes whether the client's connection goes on, where that is not plain.
+pub fn put_connection(out: &mut Vec<u8>, close: bool, keep_alive: bool) {
+    if close {
+        out.extend_from_slice(b"Connection: close\r\n");
+    } else if keep_alive {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
+    }
+}
+
+fn put_via(out: &mut Vec<u8>, minor: u8, name: &str) {
+    out.extend_from_slice(if minor == 0 { b"Via: 1.0 " } else { b"Via: 1.1 " });
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes a change of protocol. `h2c` is left out: a tunnel of HTTP/2 would carry requests that
+/// nobody here has looked at.
+fn put_upgrade(out: &mut Vec<u8>, protocols: &[u8]) {
+    out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: ");
+    let mut first = true;
+    for protocol in protocols.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+        if !is_tunnelled(protocol) {
+            continue;
+        }
+        if !std::mem::take(&mut first) {
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(protocol);
+    }
+    out.extend_from_slice(b"\r\n");
+}

@@ -1,0 +1,498 @@
+//! One connection of a client: its requests, one after another.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use actix_http::body::{BodySize, BoxBody, MessageBody as _};
+use actix_web::HttpResponse;
+use actix_web::web::{Bytes, BytesMut};
+use tracing::debug;
+
+use super::Worker;
+use super::error::ProxyError;
+use super::exchange::{ClientState, Exchange, Outcome, Replay, discard};
+use super::message::{Asked, put_connection, put_framing};
+use super::own::Own;
+use super::peer::Peer;
+use super::timer::Timer;
+use super::wire::{Stream, Wire, Writer};
+use crate::http1::Framing;
+use crate::http1::answer::{Answer, StatusLine};
+use crate::http1::body::Body;
+use crate::http1::chunked::Next;
+use crate::http1::head::{Head, put};
+use crate::http1::request::{Request, RequestLine};
+use crate::routing::key::RequestId;
+
+/// How long a client may take to take its last answer in, while what it still sends is thrown
+/// away: a close with unread bytes would be a reset, which destroys the answer (RFC 9112 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+
+/// The largest body that the balancer's own routes are handed; they refuse it well below.
+const OWN_BODY_MAX: usize = 1024 * 1024;
+
+/// A client's connection.
+pub struct Session {
+    worker: Rc<Worker>,
+    wire: Wire,
+    peer: Peer,
+    timer: Timer,
+    head: Head<RequestLine>,
+    request: Request,
+    answer_head: Head<StatusLine>,
+    answer: Answer,
+    /// Its place among those that are woken when the balancer stops.
+    resting: Option<usize>,
+}
+
+/// Why there is no next request.
+enum NoHead {
+    /// The client has gone, or nothing is left to do: the connection just ends.
+    End,
+    /// It is told why.
+    Bad(ProxyError),
+}
+
+// === impl Session ===
+
+impl Session {
+    /// A connection on which nothing has happened.
+    pub fn new(worker: Rc<Worker>, stream: Stream, peer: Peer) -> Self {
+        let wire = Wire::new(stream, Rc::clone(&worker.buffers));
+        let timer = Timer::new(worker.timeouts.head);
+        Self {
+            worker,
+            wire,
+            peer,
+            timer,
+            head: Head::new(),
+            request: Request::new(),
+            answer_head: Head::new(),
+            answer: Answer::new(),
+            resting: None,
+        }
+    }
+
+    /// Answers requests until the connection ends.
+    pub async fn run(mut self) {
+        loop {
+            match self.next_head().await {
+                Ok(length) => match self.one(length).await {
+                    Outcome::Keep => self.rest(),
+                    Outcome::Close | Outcome::Fail(_) => return self.close().await,
+                    Outcome::Abort => return,
+                },
+                Err(NoHead::End) => return self.close().await,
+                Err(NoHead::Bad(error)) => {
+                    self.refuse(&error).await;
+                    return self.close().await;
+                }
+            }
+        }
+    }
+
+    /// A client that there is no room for: it is told so.
+    pub async fn turn_away(mut self) {
+        self.refuse(&ProxyError::Crowded).await;
+        self.close().await;
+    }
+
+    fn rest(&mut self) {
+        self.head.clear();
+        self.wire.rest();
+        self.timer.set(self.worker.timeouts.keep_alive);
+    }
+
+    /// Waits for a request: the length of its head.
+    async fn next_head(&mut self) -> Result<usize, NoHead> {
+        let mut begun = false;
+        poll_fn(|cx| self.poll_head(cx, &mut begun)).await
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>, begun: &mut bool) -> Poll<Result<usize, NoHead>> {
+        loop {
+            // RFC 9112 2.2: empty lines before a request are overlooked.
+            while self.head.is_new() && self.wire.input().starts_with(b"\r\n") {
+                self.wire.consume(2);
+            }
+            if !self.wire.input().is_empty() && self.wire.input() != b"\r" {
+                // A head must be whole in time; bytes that trickle in do not move that.
+                if !std::mem::replace(begun, true) {
+                    self.timer.set(self.worker.timeouts.head);
+                }
+                let head = self.head.parse(self.wire.input(), &self.worker.limits);
+                match head {
+                    Ok(None) => {}
+                    Ok(Some(length)) => return Poll::Ready(Ok(length)),
+                    Err(bad) => return Poll::Ready(Err(NoHead::Bad(ProxyError::Head(bad)))),
+                }
+            } else if self.worker.shared.is_stopping() {
+                return Poll::Ready(Err(NoHead::End));
+            }
+            match self.wire.poll_fill(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(NoHead::End)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => break,
+            }
+        }
+        if self.resting.is_none() {
+            self.resting = Some(self.worker.resting.borrow_mut().insert(cx.waker().clone()));
+        }
+        ready!(self.timer.poll(cx));
+        let late = if *begun { NoHead::Bad(ProxyError::ClientLate) } else { NoHead::End };
+        Poll::Ready(Err(late))
+    }
+
+    /// One request, whose head is so long.
+    async fn one(&mut self, length: usize) -> Outcome {
+        let head = self.wire.split_head(length);
+        let head = head.get();
+        if let Err(bad) = self.request.read(&self.head, head) {
+            self.refuse(&ProxyError::Request(bad)).await;
+            return Outcome::Close;
+        }
+        let worker = Rc::clone(&self.worker);
+        let given = self.request.id.map(|id| id.of(head));
+        let id = RequestId::of(given, &worker.key, &mut *worker.rng.borrow_mut());
+        let asked = Asked {
+            request: &self.request,
+            head,
+            lines: self.head.lines(),
+            peer: &self.peer,
+            id: &id,
+        };
+        let mut body = Body::new(asked.request.framing);
+        let outcome = match settle(&worker, &asked) {
+            Some(error) => Outcome::Fail(error),
+            None => match worker.own.as_ref().filter(|_| Own::has(asked.request.path(head))) {
+                Some(own) => {
+                    own_answer(own, &worker, &mut self.wire, &mut self.timer, &asked, &mut body)
+                        .await
+                }
+                None => {
+                    let exchange = Exchange {
+                        worker: &worker,
+                        client: &mut self.wire,
+                        timer: &mut self.timer,
+                        asked,
+                        body: &mut body,
+                        answer_head: &mut self.answer_head,
+                        answer: &mut self.answer,
+                        replay: Replay::default(),
+                        client_state: ClientState::default(),
+                    };
+                    exchange.run().await
+                }
+            },
+        };
+        let Outcome::Fail(error) = outcome else { return outcome };
+        debug!(%error, path = ?String::from_utf8_lossy(self.request.path(head)), "request failed");
+        // What is left of the request must not be taken for the next one.
+        let whole = !error.ends_connection() && discard(&mut body, &mut self.wire) == Ok(true);
+        let close = !whole || !self.request.wants_more() || worker.shared.is_stopping();
+        let to_head = self.request.method.of(head) == b"HEAD";
+        let keep_alive = self.request.minor == 0;
+        self.put_failure(&error, Some(&id), close, keep_alive, to_head);
+        if self.flush().await && !close { Outcome::Keep } else { Outcome::Close }
+    }
+
+    /// Answers a request that cannot be understood.
+    async fn refuse(&mut self, error: &ProxyError) {
+        debug!(%error, client = self.peer.text(), "request refused");
+        self.put_failure(error, None, true, false, false);
+        self.flush().await;
+    }
+
+    /// Writes an answer of the balancer's own.
+    fn put_failure(
+        &mut self,
+        error: &ProxyError,
+        id: Option<&RequestId>,
+        close: bool,
+        keep_alive: bool,
+        to_head: bool,
+    ) {
+        let status = error.status();
+        let body = crate::reply::failure_text(&error.to_string());
+        let date = self.worker.date();
+        self.wire.begin();
+        let out = self.wire.output();
+        put_status(out, status);
+        put(out, b"Content-Type", b"application/json");
+        put(out, b"Date", &date);
+        if status == 503 {
+            put(out, b"Retry-After", crate::reply::RETRY_AFTER_SECONDS.as_bytes());
+        }
+        if status == 405 {
+            put(out, b"Allow", b"");
+        }
+        if let Some(id) = id {
+            put(out, b"X-Request-Id", id.as_bytes());
+        }
+        put_framing(out, Framing::Length(body.len() as u64));
+        put_connection(out, close, keep_alive);
+        out.extend_from_slice(b"\r\n");
+        if !to_head {
+            out.extend_from_slice(body.as_bytes());
+        }
+    }
+
+    /// Writes what was gathered: whether the client has taken it.
+    async fn flush(&mut self) -> bool {
+        flush(&mut self.wire, &mut self.timer, &self.worker).await.is_ok()
+    }
+
+    /// Ends the connection so that the client gets all that was written.
+    async fn close(mut self) {
+        self.timer.set(LINGER);
+        let (wire, timer) = (&mut self.wire, &mut self.timer);
+        let until = async |poll: &mut dyn FnMut(&mut Context<'_>) -> Poll<io::Result<usize>>,
+                           timer: &mut Timer| {
+            poll_fn(|cx| match poll(cx) {
+                Poll::Ready(done) => Poll::Ready(done),
+                Poll::Pending => timer.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            })
+            .await
+        };
+        let told = until(&mut |cx| wire.poll_shutdown(cx).map_ok(|()| 0), timer).await;
+        if told.is_err() {
+            return;
+        }
+        loop {
+            wire.consume(wire.input().len());
+            match until(&mut |cx| wire.poll_fill(cx), timer).await {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(place) = self.resting {
+            self.worker.resting.borrow_mut().try_remove(place);
+        }
+    }
+}
+
+/// What can be said of a request before anybody is asked.
+fn settle(worker: &Worker, asked: &Asked<'_>) -> Option<ProxyError> {
+    if asked.request.max_forwards == Some(0) && asked.request.method.of(asked.head) == b"TRACE" {
+        return Some(ProxyError::Trace);
+    }
+    match (asked.request.framing, worker.body_limit) {
+        (Framing::Length(length), Some(limit)) if length > limit => {
+            Some(ProxyError::TooLarge(limit))
+        }
+        _ => None,
+    }
+}
+
+fn put_status(out: &mut Vec<u8>, status: u16) {
+    let known = http::StatusCode::from_u16(status).ok();
+    let reason = known.and_then(|status| status.canonical_reason()).unwrap_or_default();
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(reason.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+async fn flush(wire: &mut Wire, timer: &mut Timer, worker: &Worker) -> io::Result<()> {
+    timer.set(worker.timeouts.client_body);
+    poll_fn(|cx| match wire.poll_flush(cx) {
+        Poll::Ready(done) => Poll::Ready(done),
+        Poll::Pending => timer.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+    })
+    .await
+}
+
+/// A request to one of the balancer's own routes.
+async fn own_answer(
+    own: &Own,
+    worker: &Worker,
+    wire: &mut Wire,
+    timer: &mut Timer,
+    asked: &Asked<'_>,
+    body: &mut Body,
+) -> Outcome {
+    if asked.request.expects {
+        wire.begin();
+        wire.output().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        if flush(wire, timer, worker).await.is_err() {
+            return Outcome::Abort;
+        }
+    }
+    let read = match read_all(wire, timer, worker, body).await {
+        Ok(read) => read,
+        Err(error) => return Outcome::Fail(error),
+    };
+    let answer = own.call(asked, read).await;
+    relay_own(answer, worker, wire, timer, asked, body).await
+}
+
+/// The whole body of a request, or the first [`OWN_BODY_MAX`] bytes and a bit more of it.
+async fn read_all(
+    wire: &mut Wire,
+    timer: &mut Timer,
+    worker: &Worker,
+    body: &mut Body,
+) -> Result<Bytes, ProxyError> {
+    let mut read = BytesMut::new();
+    while read.len() <= OWN_BODY_MAX {
+        match body.next(wire.input()).map_err(|_bad| ProxyError::ClientBody)? {
+            Next::Content { skip, length } => {
+                wire.consume(skip);
+                read.extend_from_slice(&wire.input()[..length]);
+                wire.consume(length);
+                body.taken(length);
+            }
+            Next::End { skip } => {
+                wire.consume(skip);
+                break;
+            }
+            Next::More => {
+                wire.consume(wire.input().len());
+                timer.set(worker.timeouts.client_body);
+                let more = poll_fn(|cx| match wire.poll_fill(cx) {
+                    Poll::Ready(more) => Poll::Ready(Some(more)),
+                    Poll::Pending => timer.poll(cx).map(|()| None),
+                });
+                match more.await {
+                    Some(Ok(1..)) => {}
+                    Some(Ok(0) | Err(_)) => return Err(ProxyError::ClientBody),
+                    None => return Err(ProxyError::ClientLate),
+                }
+            }
+        }
+    }
+    Ok(read.freeze())
+}
+
+/// Passes an answer of the balancer's own on, as it comes.
+async fn relay_own(
+    answer: HttpResponse,
+    worker: &Worker,
+    wire: &mut Wire,
+    timer: &mut Timer,
+    asked: &Asked<'_>,
+    body: &Body,
+) -> Outcome {
+    let to_head = asked.request.method.of(asked.head) == b"HEAD";
+    let framing = match answer.body().size() {
+        BodySize::None => Framing::Length(0),
+        BodySize::Sized(length) => Framing::Length(length),
+        BodySize::Stream if asked.request.minor == 0 => Framing::UntilClose,
+        BodySize::Stream => Framing::Chunked,
+    };
+    let close = !asked.request.wants_more()
+        || !body.is_ended()
+        || framing == Framing::UntilClose
+        || worker.shared.is_stopping();
+    wire.begin();
+    let out = wire.output();
+    put_status(out, answer.status().as_u16());
+    for (name, value) in answer.headers() {
+        put(out, name.as_str().as_bytes(), value.as_bytes());
+    }
+    put(out, b"Date", &worker.date());
+    put(out, b"X-Request-Id", asked.id.as_bytes());
+    put_framing(out, framing);
+    put_connection(out, close, asked.request.minor == 0);
+    out.extend_from_slice(b"\r\n");
+    if !to_head && !send_own(answer.into_body(), Writer::new(framing), worker, wire, timer).await {
+        return Outcome::Abort;
+    }
+    match flush(wire, timer, worker).await {
+        Ok(()) if close => Outcome::Close,
+        Ok(()) => Outcome::Keep,
+        Err(_) => Outcome::Abort,
+    }
+}
+
+/// Sends the body of an answer of the balancer's own, and its end: whether that went well.
+async fn send_own(
+    mut content: BoxBody,
+    mut writer: Writer,
+    worker: &Worker,
+    wire: &mut Wire,
+    timer: &mut Timer,
+) -> bool {
+    loop {
+        match poll_fn(|cx| poll_own(cx, Pin::new(&mut content), wire, timer)).await {
+            None => break,
+            Some(Err(())) => return false,
+            Some(Ok(mut bytes)) => {
+                while !bytes.is_empty() {
+                    timer.set(worker.timeouts.client_body);
+                    let taken = poll_fn(|cx| match wire.poll_content(cx, &mut writer, &bytes) {
+                        Poll::Ready(taken) => Poll::Ready(taken.ok()),
+                        Poll::Pending => timer.poll(cx).map(|()| None),
+                    });
+                    let Some(taken) = taken.await else { return false };
+                    let _taken = bytes.split_to(taken);
+                }
+            }
+        }
+    }
+    if let Writer::Chunked { .. } = writer {
+        wire.output().extend_from_slice(b"0\r\n\r\n");
+    }
+    true
+}
+
+/// The next bytes of an answer of the balancer's own. While there are none, what was gathered is
+/// written, and the client's going away ends the answer.
+fn poll_own(
+    cx: &mut Context<'_>,
+    content: Pin<&mut BoxBody>,
+    wire: &mut Wire,
+    timer: &mut Timer,
+) -> Poll<Option<Result<Bytes, ()>>> {
+    if let Poll::Ready(next) = content.poll_next(cx) {
+        return Poll::Ready(next.map(|bytes| bytes.map_err(|_broken| ())));
+    }
+    match wire.poll_flush(cx) {
+        Poll::Ready(Ok(())) => {}
+        Poll::Ready(Err(_)) => return Poll::Ready(Some(Err(()))),
+        Poll::Pending => return timer.poll(cx).map(|()| Some(Err(()))),
+    }
+    while wire.has_room() {
+        match ready!(wire.poll_fill(cx)) {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return Poll::Ready(Some(Err(()))),
+        }
+    }
+    Poll::Pending
+}
+
+/// The time as answers tell it (RFC 9110 5.6.7), made once a second.
+#[derive(Debug, Default)]
+pub struct Clock {
+    made: Option<(Instant, [u8; 29])>,
+}
+
+// === impl Clock ===
+
+impl Clock {
+    /// The time now, within a second.
+    pub fn now(&mut self) -> [u8; 29] {
+        let now = Instant::now();
+        if let Some((made, text)) = &self.made
+            && now.duration_since(*made) < Duration::from_millis(500)
+        {
+            return *text;
+        }
+        let mut text = [b' '; 29];
+        let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+        let length = date.len().min(text.len());
+        text[..length].copy_from_slice(&date.as_bytes()[..length]);
+        self.made = Some((now, text));
+        text
+    }
+}
