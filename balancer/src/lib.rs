@@ -58,6 +58,7 @@ use tracing::{info, warn};
 use admin::Admin;
 use config::Config;
 use proxy::own::Own;
+use proxy::tls::{Certificates, TlsError};
 use proxy::{Common, Worker};
 use routing::placement::Placement;
 use routing::table::Table;
@@ -70,6 +71,8 @@ use supervisor::Supervisor;
 pub struct Listeners {
     /// For traffic, and for the admin routes where they have no listener of their own.
     pub traffic: TcpListener,
+    /// For TLS, where plain HTTP is spoken at `traffic` beside it.
+    pub tls: Option<TcpListener>,
     /// For the admin routes alone.
     pub admin: Option<TcpListener>,
 }
@@ -80,6 +83,9 @@ pub enum RunError {
     /// The fleet cannot be begun.
     #[error("replicas cannot be listed")]
     Runtime(#[from] RuntimeError),
+    /// There is no good certificate.
+    #[error("TLS cannot be spoken")]
+    Tls(#[from] TlsError),
     /// A listener cannot be served.
     #[error("cannot serve")]
     Serve(#[from] io::Error),
@@ -90,13 +96,15 @@ pub enum RunError {
 /// the replicas of the process runtime.
 ///
 /// # Errors
-/// When the runtime cannot be listed at the start, or a listener not be served.
+/// When there is no good certificate, the runtime cannot be listed at the start, or a listener not
+/// be served.
 pub async fn run<R: Runtime>(
     config: Config,
     listeners: Listeners,
     runtime: R,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
+    let certificates = config.tls.clone().map(Certificates::load).transpose()?;
     let placement = Placement::build(&config.placement, &[]).expect("nothing fits anywhere");
     let table = Table::new(Arc::new(placement), [], Vec::new());
     let (shared, commands) = Shared::new(table);
@@ -104,11 +112,25 @@ pub async fn run<R: Runtime>(
 
     let traffic = listeners.traffic.local_addr()?;
     let admin_address = listeners.admin.as_ref().map(TcpListener::local_addr).transpose()?;
-    let mut servers =
-        vec![serve_traffic(&config, listeners.traffic, &shared, admin_address.is_none())?];
+    let common = Common::new(&config);
+    let serve = |listener, tls| {
+        let with_admin = admin_address.is_none();
+        serve_traffic(&config, listener, &shared, &common, tls, with_admin)
+    };
+    let mut servers = Vec::new();
+    match listeners.tls {
+        Some(listener) => {
+            servers.push(serve(listeners.traffic, None)?);
+            let address = listener.local_addr()?;
+            servers.push(serve(listener, certificates.clone())?);
+            info!(listen = %address, "TLS is spoken");
+        }
+        None => servers.push(serve(listeners.traffic, certificates.clone())?),
+    }
     if let Some(listener) = listeners.admin {
         servers.push(serve_admin(&config, listener, &shared)?);
     }
+    let freshness = certificates.map(|held| actix_web::rt::spawn(held.keep_fresh()));
     let handles: Vec<dev::ServerHandle> = servers.iter().map(dev::Server::handle).collect();
     let serving: Vec<_> = servers.into_iter().map(actix_web::rt::spawn).collect();
     let (stop, stopped) = oneshot::channel();
@@ -117,6 +139,9 @@ pub async fn run<R: Runtime>(
 
     shutdown.await;
     info!("gracefully shutting down");
+    if let Some(freshness) = freshness {
+        freshness.abort();
+    }
     shared.stop();
     for handle in handles {
         handle.stop(true).await;
@@ -141,20 +166,24 @@ fn serve_traffic(
     config: &Config,
     listener: TcpListener,
     shared: &Arc<Shared>,
+    common: &Arc<Common>,
+    tls: Option<Arc<Certificates>>,
     with_admin: bool,
 ) -> io::Result<dev::Server> {
-    let common = Common::new(config);
+    let common = Arc::clone(common);
     let (workers, drain) = (config.workers, config.timeouts.drain);
     let (config, shared) = (config.clone(), Arc::clone(shared));
     let service = move || {
         let (config, shared, common) = (config.clone(), Arc::clone(&shared), Arc::clone(&common));
+        let tls = tls.clone();
         fn_factory(move || {
             let worker =
                 start_worker(config.clone(), Arc::clone(&shared), Arc::clone(&common), with_admin);
+            let tls = tls.clone();
             async move {
                 let worker = worker.await?;
                 Ok::<_, ()>(fn_service(move |stream: TcpStream| {
-                    let serving = Rc::clone(&worker).serve(stream);
+                    let serving = Rc::clone(&worker).serve(stream, tls.clone());
                     async move {
                         serving.await;
                         Ok::<_, ()>(())

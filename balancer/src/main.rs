@@ -115,6 +115,7 @@ fn run(serve: Serve) -> anyhow::Result<()> {
     telemetry::start(&config.log).context("'log_level' is wrong")?;
     let listeners = Listeners {
         traffic: bind(config.listen)?,
+        tls: config.tls.as_ref().and_then(|tls| tls.listen).map(bind).transpose()?,
         admin: config.admin.listen.map(bind).transpose()?,
     };
     actix_web::rt::System::new().block_on(async {

@@ -6,6 +6,7 @@
 //! | [`exchange`] | one request: choose, send, relay; what is done when a step fails |
 //! | [`upstream`] | connections to replicas, kept between requests |
 //! | [`message`] | the heads that are sent on |
+//! | [`tls`], [`http2`] | TLS for clients; their HTTP/2 requests, through the same engine |
 //! | [`tunnel`] | a connection that has changed its protocol |
 //! | [`own`] | the balancer's own routes on the same listener |
 //! | [`wire`] | bytes in and out of one connection |
@@ -14,11 +15,13 @@
 pub mod error;
 pub mod exchange;
 pub mod gate;
+pub mod http2;
 pub mod message;
 pub mod own;
 pub mod peer;
 pub mod session;
 pub mod timer;
+pub mod tls;
 pub mod tunnel;
 pub mod upstream;
 pub mod wire;
@@ -49,6 +52,7 @@ use message::Asked;
 use own::Own;
 use peer::Peer;
 use session::{Clock, Session};
+use tls::Certificates;
 use upstream::Upstream;
 use wire::{Buffers, Stream};
 
@@ -167,20 +171,40 @@ impl Worker {
         }
     }
 
-    /// Serves one client's connection to its end.
-    pub async fn serve(self: Rc<Self>, stream: TcpStream) {
+    /// Serves one client's connection to its end: TLS, where there is a certificate.
+    pub async fn serve(self: Rc<Self>, stream: TcpStream, tls: Option<Arc<Certificates>>) {
         // One that has gone already has no address.
         let Ok(address) = stream.peer_addr() else { return };
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "connection ended at once");
             return;
         }
-        let peer = Peer::new(address.ip(), "http", &self.trust);
         let gate = Arc::clone(&self.common.gate);
-        let session = Session::new(self, Stream::Plain(stream), peer);
-        match gate.admit(address.ip()) {
-            Some(_admitted) => session.run().await,
-            None => session.turn_away().await,
+        let admitted = gate.admit(address.ip());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let peer = Peer::new(address.ip(), scheme, &self.trust);
+        match (admitted, tls) {
+            (Some(_admitted), None) => {
+                Session::new(self, Stream::Plain(stream), peer).run().await;
+            }
+            (Some(_admitted), Some(tls)) => Box::pin(self.serve_tls(stream, &tls, peer)).await,
+            (None, None) => Session::new(self, Stream::Plain(stream), peer).turn_away().await,
+            // To be told so would cost the handshake that there is no room for.
+            (None, Some(_)) => debug!("connection turned away"),
+        }
+    }
+
+    async fn serve_tls(self: Rc<Self>, stream: TcpStream, tls: &Certificates, peer: Peer) {
+        let handshake = tls.acceptor().accept(stream);
+        let stream = match tokio::time::timeout(self.timeouts.head, handshake).await {
+            Ok(Ok(stream)) => Box::new(stream),
+            Ok(Err(error)) => return debug!(%error, client = peer.text(), "no TLS"),
+            Err(_elapsed) => return debug!(client = peer.text(), "TLS did not begin in time"),
+        };
+        if stream.get_ref().1.alpn_protocol() == Some(tls::H2) {
+            http2::serve(self, stream, peer).await;
+        } else {
+            Session::new(self, Stream::Tls(stream), peer).run().await;
         }
     }
 
