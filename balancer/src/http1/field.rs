@@ -1,5 +1,7 @@
 //! Fields: which bytes may be in them, and which of them mean something here.
 
+use std::net::Ipv6Addr;
+
 /// A field that the request path looks at or does not let cross; all others just cross.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -157,10 +159,7 @@ pub fn is_host(bytes: &[u8]) -> bool {
     let (host, port) = match bytes {
         [b'[', rest @ ..] => {
             let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };
-            let inner = rest[..end].iter();
-            let good = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'%');
-            // A zone or a later form of address is letters and digits, too.
-            if end == 0 || !inner.clone().all(|byte| good(byte) || is_unreserved(*byte)) {
+            if !is_ipv6(&rest[..end]) {
                 return false;
             }
             match &rest[end + 1..] {
@@ -175,6 +174,14 @@ pub fn is_host(bytes: &[u8]) -> bool {
         },
     };
     is_name(host) && is_port(port)
+}
+
+/// An address, with a zone at most (RFC 6874).
+fn is_ipv6(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let (address, zone) = text.split_once("%25").unwrap_or((text, "zone"));
+    let good_zone = !zone.is_empty() && zone.bytes().all(is_unreserved);
+    address.parse::<Ipv6Addr>().is_ok() && good_zone
 }
 
 fn is_port(digits: &[u8]) -> bool {
@@ -251,8 +258,29 @@ mod tests {
             assert!(is_host(good.as_bytes()), "{good}");
         }
         for bad in [
-            "a b", "a/b", "a,b", "user@a", "a:port", "a:99999", "[::1", "[]", "[::1]x", "a:80:80",
-            "\u{e4}", "a\\b", "a?b", "a#b", "%4", "%zz", "::1", "[a/b]", "a\"b", "<a>",
+            "a b",
+            "a/b",
+            "a,b",
+            "user@a",
+            "a:port",
+            "a:99999",
+            "[::1",
+            "[]",
+            "[::1]x",
+            "a:80:80",
+            "\u{e4}",
+            "a\\b",
+            "a?b",
+            "a#b",
+            "%4",
+            "%zz",
+            "::1",
+            "[a/b]",
+            "a\"b",
+            "<a>",
+            "[xyz]",
+            "[::1%25]",
+            "[::1%zone]",
         ] {
             assert!(!is_host(bad.as_bytes()), "{bad}");
         }

@@ -220,7 +220,8 @@ impl Request {
         let rest = &bytes[authority..self.target.start() + target.len()];
         let length = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
         let length = length.unwrap_or(rest.len());
-        if length == 0 || !is_host(&rest[..length]) {
+        // RFC 9110 4.2.1: with a host that is not empty.
+        if matches!(rest[..length], [] | [b':', ..]) || !is_host(&rest[..length]) {
             return Err(BadRequest::Target);
         }
         self.host = Some(Span::new(authority, authority + length));

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails to set itself up fails")]
 
 mod cli;
+mod conformance;
 mod contract;
 mod docker;
 mod fleet;
