@@ -43,9 +43,10 @@ experiment: ## every experiment again, with its charts, into report/
 	cargo build --workspace --release --locked
 	$(TARGET_DIR)/release/analysis all --out report
 
-bench: ## the figures for speed and memory
+bench: ## the figures for speed and memory, then the same beside nginx and HAProxy
 	cargo build --workspace --release --locked
 	$(TARGET_DIR)/release/analysis bench
+	$(TARGET_DIR)/release/analysis proxies
 
 images: ## the images ring-balancer/balancer, /server and /analysis
 	for image in $(IMAGES); do \

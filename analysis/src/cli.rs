@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::experiment::Setup;
 use crate::experiment::a3::Shot;
 use crate::load::{self, LoadPlan, Pace};
+use crate::proxies::{Plan, Proxy, Work};
 use crate::report::Report;
 use crate::system::Runtime;
 
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     All(ShotArgs),
     /// Time the balancer: 10,000 requests, /add against `docker run`, look-ups
     Bench(BenchArgs),
+    /// Put nginx, HAProxy and the balancer through the same work, in turns
+    Proxies(ProxiesArgs),
 }
 
 /// `analysis load`
@@ -123,6 +126,25 @@ pub(crate) struct BenchArgs {
     pub(crate) rounds: usize,
 }
 
+/// `analysis proxies`
+#[derive(Debug, Args)]
+pub(crate) struct ProxiesArgs {
+    #[command(flatten)]
+    pub(crate) experiment: ExperimentArgs,
+    /// Rounds, in each of which every proxy does every work; the median counts
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of one run
+    #[arg(long, default_value_t = 4)]
+    seconds: u64,
+    /// Only this work; may be given several times. The report then has nothing else
+    #[arg(long = "work", value_enum, value_name = "NAME")]
+    works: Vec<Work>,
+    /// Only this proxy; may be given several times
+    #[arg(long = "only", value_enum, value_name = "PROXY")]
+    proxies: Vec<Proxy>,
+}
+
 // === impl LoadArgs ===
 
 impl LoadArgs {
@@ -202,6 +224,27 @@ impl ShotArgs {
     }
 }
 
+// === impl ProxiesArgs ===
+
+impl ProxiesArgs {
+    /// What is run, and how often.
+    ///
+    /// # Errors
+    /// When that is nothing.
+    pub(crate) fn plan(&self) -> anyhow::Result<Plan> {
+        ensure!(self.rounds > 0, "--rounds must be at least 1");
+        ensure!(self.seconds > 0, "--seconds must be at least 1");
+        let asked = |work: &Work| self.works.is_empty() || self.works.contains(work);
+        let wanted = |proxy: &Proxy| self.proxies.is_empty() || self.proxies.contains(proxy);
+        Ok(Plan {
+            rounds: self.rounds,
+            seconds: self.seconds,
+            works: Work::ALL.into_iter().filter(asked).collect(),
+            proxies: Proxy::ALL.into_iter().filter(wanted).collect(),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -268,5 +311,23 @@ mod tests {
         ] {
             assert!(plan(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn proxies_do_all_the_work_unless_some_is_named() {
+        let plan = |arguments: &[&str]| {
+            let words = ["analysis", "proxies"].iter().chain(arguments);
+            let Command::Proxies(args) = Cli::try_parse_from(words)?.command else {
+                bail!("it is something else");
+            };
+            args.plan()
+        };
+        let all = plan(&[]).unwrap();
+        assert_eq!((all.rounds, all.seconds), (5, 4));
+        assert_eq!((&all.works[..], &all.proxies[..]), (&Work::ALL[..], &Proxy::ALL[..]));
+        let some = plan(&["--work", "idle", "--work", "get-64", "--only", "haproxy"]).unwrap();
+        assert_eq!(some.works, [Work::Get64, Work::Idle]);
+        assert_eq!(some.proxies, [Proxy::Haproxy]);
+        assert!(plan(&["--rounds", "0"]).is_err() && plan(&["--seconds", "0"]).is_err());
     }
 }

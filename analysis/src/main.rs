@@ -1,7 +1,8 @@
 //! Load generator, experiments and charts.
 //!
 //! `analysis load` sends many requests to any URL. `analysis a1` to `a4` start the real balancer,
-//! measure it, and leave figures and charts in `report/`; `analysis bench` times it.
+//! measure it, and leave figures and charts in `report/`; `analysis bench` times it, and
+//! `analysis proxies` puts it beside nginx and HAProxy.
 //!
 //! ```text
 //! main        parse → dispatch → exit code
@@ -10,6 +11,7 @@
 //! system      the balancer in a process of its own, its REST interface, its replicas' deaths
 //! experiment  A-1 to A-4
 //! bench       how fast the balancer is
+//! proxies     nginx, HAProxy and the balancer at the same work, in turns
 //! stats       spread, three sigmas, percentiles: pure
 //! chart       figures → SVG and PNG, by plotters
 //! report      CSV files, and Markdown between the markers of report/README.md
@@ -20,6 +22,7 @@ mod chart;
 mod cli;
 mod experiment;
 mod load;
+mod proxies;
 mod report;
 mod stats;
 mod system;
@@ -78,6 +81,10 @@ async fn dispatch(command: Command) -> anyhow::Result<Problems> {
         Command::All(args) => all(&args).await,
         Command::Bench(args) => {
             bench::run(&args.experiment.setup()?, args.rounds).await?;
+            Ok(Problems::new())
+        }
+        Command::Proxies(args) => {
+            proxies::run(&args.experiment.setup()?, &args.plan()?).await?;
             Ok(Problems::new())
         }
     }

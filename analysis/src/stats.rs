@@ -47,6 +47,14 @@ pub(crate) struct Percentiles {
     pub(crate) max: Duration,
 }
 
+/// What several rounds gave: the middle, and how far apart they were.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Rounds {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
+
 /// How many sigmas a measured share may be off.
 pub(crate) const SIGMAS: f64 = 3.0;
 
@@ -145,6 +153,25 @@ impl FromIterator<Duration> for Latencies {
     }
 }
 
+// === impl Rounds ===
+
+impl Rounds {
+    /// `None` of no values.
+    pub(crate) fn of(values: &[f64]) -> Option<Self> {
+        let min = values.iter().copied().reduce(f64::min)?;
+        let max = values.iter().copied().reduce(f64::max)?;
+        Some(Self { median: median(values)?, min, max })
+    }
+
+    /// `median (min–max)`, each as `write` has it; only the median of a single round.
+    pub(crate) fn text(&self, write: impl Fn(f64) -> String) -> String {
+        if self.min.total_cmp(&self.max).is_eq() {
+            return write(self.median);
+        }
+        format!("{} ({}–{})", write(self.median), write(self.min), write(self.max))
+    }
+}
+
 /// The middle of `values`, or the mean of the two in the middle; `None` of none.
 pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
@@ -233,5 +260,15 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
         assert_eq!(median(&[]), None);
+    }
+
+    #[test]
+    fn rounds_have_a_middle_and_two_ends() {
+        let write = |value: f64| format!("{value:.1}");
+        let rounds = Rounds::of(&[3.0, 1.0, 2.0]).unwrap();
+        assert_eq!(rounds, Rounds { median: 2.0, min: 1.0, max: 3.0 });
+        assert_eq!(rounds.text(write), "2.0 (1.0–3.0)");
+        assert_eq!(Rounds::of(&[4.0]).unwrap().text(write), "4.0");
+        assert_eq!(Rounds::of(&[]), None);
     }
 }

@@ -146,12 +146,7 @@ impl Balancer {
         if options.runtime == Runtime::Docker {
             command.args(["--image", &options.image, "--pool", &pool]);
         }
-        // What is set for another balancer is not meant for this one.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("BALANCER_") {
-                command.env_remove(name);
-            }
-        }
+        forget_settings(&mut command);
         let mut child = command.spawn().with_context(|| {
             format!(
                 "cannot start {}; build it with `cargo build --release -p balancer`, or say \
@@ -236,8 +231,17 @@ pub(crate) fn signal(pid: u32, signal: Signal) -> anyhow::Result<()> {
     kill_process(raw, signal).with_context(|| format!("cannot signal process {pid}"))
 }
 
+/// Keeps `BALANCER_*` from a program: what is set for another balancer is not meant for this one.
+pub(crate) fn forget_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("BALANCER_") {
+            command.env_remove(name);
+        }
+    }
+}
+
 /// This address with a port that was free a moment ago.
-fn free_address(address: Ipv4Addr) -> anyhow::Result<SocketAddr> {
+pub(crate) fn free_address(address: Ipv4Addr) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((address, 0)).context("no free port")?;
     Ok(listener.local_addr()?)
 }
