@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use rand::SeedableRng as _;
-use rand::rngs::StdRng;
+use rand::rngs::SmallRng;
 use slab::Slab;
 use tokio::net::TcpStream;
 use tracing::debug;
@@ -86,7 +86,7 @@ pub struct Worker {
     via: Option<String>,
     unknown_path: bool,
     half_close: bool,
-    rng: RefCell<StdRng>,
+    rng: RefCell<SmallRng>,
     clock: RefCell<Clock>,
     /// Connections on which nothing is under way, to be told when the balancer stops.
     resting: RefCell<Slab<Waker>>,
@@ -148,7 +148,7 @@ impl Worker {
             via: config.forwarded.via.clone(),
             unknown_path: config.unknown_path,
             half_close: config.half_close,
-            rng: RefCell::new(StdRng::from_rng(&mut rand::rng())),
+            rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
             clock: RefCell::default(),
             resting: RefCell::default(),
         });

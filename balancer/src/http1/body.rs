@@ -2,7 +2,7 @@
 
 use super::Framing;
 use super::chunked::{BadChunk, Chunked, Next};
-use super::head::{BadHead, Line};
+use super::head::{BadHead, Line, put};
 
 /// How much of a body has come, and what is to come.
 #[derive(Clone, Debug)]
@@ -91,7 +91,7 @@ impl Body {
             if line.kind.may_trail()
                 && !FORBIDDEN.iter().any(|name| line.name.of(bytes).eq_ignore_ascii_case(name))
             {
-                line.write(bytes, out);
+                put(out, line.name.of(bytes), line.value.of(bytes));
             }
             start += length + 2;
         }

@@ -24,9 +24,15 @@ pub struct Line {
     pub name: Span,
     /// Its value, without the white space around it.
     pub value: Span,
+    /// The whole of it, with its CR LF.
+    raw: Span,
     /// What it is.
     pub kind: Kind,
 }
+
+/// Fields that cross as they came: those that came behind one another are copied at once.
+#[derive(Debug, Default)]
+pub struct Run(Span);
 
 /// A place in a head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -182,7 +188,7 @@ impl<S: StartLine> Default for Head<S> {
 // === impl Line ===
 
 impl Line {
-    /// Reads the field at `start..end` of `bytes`, without its CR LF.
+    /// Reads the field at `start..end` of `bytes`; its CR LF is behind that.
     ///
     /// # Errors
     /// [`BadHead`], when it is none.
@@ -202,12 +208,34 @@ impl Line {
             return Err(BadHead::FieldValue);
         }
         let name = Span::new(start, start + length);
-        Ok(Self { name, value, kind: Kind::of(name.of(bytes)) })
+        // What was overlooked before the colon does not cross.
+        let raw = if colon == length { Span::new(start, end + 2) } else { Span::default() };
+        Ok(Self { name, value, raw, kind: Kind::of(name.of(bytes)) })
+    }
+}
+
+// === impl Run ===
+
+impl Run {
+    /// One more field crosses.
+    #[inline]
+    pub fn add(&mut self, line: &Line, bytes: &[u8], out: &mut Vec<u8>) {
+        if line.raw.start == self.0.end && !line.raw.is_empty() {
+            self.0.end = line.raw.end;
+            return;
+        }
+        self.end(bytes, out);
+        if line.raw.is_empty() {
+            put(out, line.name.of(bytes), line.value.of(bytes));
+        } else {
+            self.0 = line.raw;
+        }
     }
 
-    /// Writes it as `name: value` with CR LF.
-    pub fn write(&self, bytes: &[u8], out: &mut Vec<u8>) {
-        put(out, self.name.of(bytes), self.value.of(bytes));
+    /// Something else follows, or nothing.
+    #[inline]
+    pub fn end(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(std::mem::take(&mut self.0).of(bytes));
     }
 }
 

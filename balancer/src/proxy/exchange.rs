@@ -43,6 +43,8 @@ pub struct Exchange<'a> {
     pub replay: Replay,
     /// What is known of the client.
     pub client_state: ClientState,
+    /// When its head was whole.
+    pub began: Instant,
 }
 
 /// The first bytes of a request's body, kept so that they can be sent again.
@@ -77,7 +79,7 @@ pub enum Outcome {
 
 /// A request at one replica.
 struct Link {
-    wire: Wire,
+    wire: Box<Wire>,
     writer: Writer,
     /// How much of the body it was given.
     given: u64,
@@ -129,7 +131,6 @@ impl Exchange<'_> {
         let key = Key::of(&worker.view(&self.asked), &worker.key, self.asked.id);
         let table = worker.shared.table();
         worker.deposit();
-        let began = Instant::now();
         let mut tried: SmallVec<[ReplicaId; 4]> = SmallVec::new();
         loop {
             let Some(replica) = worker.choose(&table, &key, &tried) else {
@@ -145,18 +146,18 @@ impl Exchange<'_> {
             };
             let hostname = replica.hostname();
             debug!(%hostname, error = ?failure, tries = tried.len(), "replica failed");
-            if !self.may_go_on(&failure, tried.len(), &table, began) {
+            if !self.may_go_on(&failure, tried.len(), &table) {
                 return failure.into_error().map_or(Outcome::Abort, Outcome::Fail);
             }
         }
     }
 
     /// Whether another replica may be asked.
-    fn may_go_on(&self, failure: &Failure, tries: usize, table: &Table, began: Instant) -> bool {
+    fn may_go_on(&self, failure: &Failure, tries: usize, table: &Table) -> bool {
         let retry = &self.worker.retry;
         tries < retry.attempts.min(table.ready_count())
             && self.may_repeat(failure)
-            && began.elapsed() < retry.deadline
+            && self.began.elapsed() < retry.deadline
             && self.worker.withdraw_retry()
     }
 
@@ -187,7 +188,7 @@ impl Exchange<'_> {
 
     async fn ask_over(
         &mut self,
-        mut wire: Wire,
+        mut wire: Box<Wire>,
         replica: &Replica,
     ) -> Result<(Link, usize), Failure> {
         wire.begin();
@@ -466,7 +467,7 @@ impl Exchange<'_> {
     /// Keeps a connection on which nothing is left of this request and its answer.
     fn keep(&self, link: Link, replica: &Arc<Replica>) {
         if self.answer.keeps && link.flushed && link.wire.input().is_empty() {
-            self.worker.upstream.keep(replica, link.wire);
+            self.worker.upstream.keep(replica, link.wire, Instant::now());
         }
     }
 
@@ -624,7 +625,7 @@ impl Replay {
 // === impl Link ===
 
 impl Link {
-    fn new(wire: Wire, framing: Framing) -> Self {
+    fn new(wire: Box<Wire>, framing: Framing) -> Self {
         let writer = Writer::new(framing);
         Self { wire, writer, given: 0, ended: false, flushed: false, refused: false }
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::peer::Peer;
 use crate::http1::answer::{Answer, StatusLine};
 use crate::http1::field::Kind;
-use crate::http1::head::{Head, Line, put};
+use crate::http1::head::{Head, Line, Run, put};
 use crate::http1::request::{Request, is_tunnelled};
 use crate::http1::{Framing, head::Span};
 use crate::routing::key::RequestId;
@@ -40,6 +40,16 @@ pub struct Reply<'a> {
     pub via: Option<&'a str>,
 }
 
+/// What becomes of a request's field.
+enum Crosses<'a> {
+    AsItIs,
+    Not,
+    /// With another value.
+    As(&'a [u8]),
+    /// `Max-Forwards`.
+    OneHopLess(u64),
+}
+
 // === impl Asked ===
 
 impl Asked<'_> {
@@ -56,9 +66,22 @@ impl Asked<'_> {
             // RFC 9112 3.2: HTTP/1.1 needs one; a client of HTTP/1.0 may have none.
             put(out, b"Host", replica.to_string().as_bytes());
         }
+        let mut run = Run::default();
         for line in self.lines {
-            self.put_line(out, line);
+            match self.crosses(line) {
+                Crosses::AsItIs => run.add(line, head, out),
+                Crosses::Not => {}
+                Crosses::As(value) => {
+                    run.end(head, out);
+                    put(out, line.name.of(head), value);
+                }
+                Crosses::OneHopLess(hops) => {
+                    run.end(head, out);
+                    put(out, line.name.of(head), itoa::Buffer::new().format(hops).as_bytes());
+                }
+            }
         }
+        run.end(head, out);
         self.put_forwarded(out);
         if self.id.is_made() {
             put(out, b"X-Request-Id", self.id.as_bytes());
@@ -76,30 +99,27 @@ impl Asked<'_> {
         out.extend_from_slice(b"\r\n");
     }
 
-    fn put_line(&self, out: &mut Vec<u8>, line: &Line) {
+    fn crosses(&self, line: &Line) -> Crosses<'_> {
         let Self { request, head, .. } = self;
         if line.kind != Kind::Host && request.options.names(head, line.name.of(head)) {
-            return;
+            return Crosses::Not;
         }
         match line.kind {
             // RFC 9112 3.2.2: of an absolute target, not of the field.
-            Kind::Host => {
-                let host = request.host.unwrap_or(line.value);
-                put(out, line.name.of(head), host.of(head));
-            }
-            Kind::XRequestId if line.value.is_empty() => {}
-            // RFC 9110 10.1.1: not of HTTP/1.0.
-            Kind::Expect if request.minor == 0 => {}
-            Kind::MaxForwards => match request.max_forwards {
-                Some(hops) => {
-                    let hops = hops.saturating_sub(1);
-                    put(out, line.name.of(head), itoa::Buffer::new().format(hops).as_bytes());
-                }
-                None => line.write(head, out),
+            Kind::Host => match request.host {
+                Some(host) if host != line.value => Crosses::As(host.of(head)),
+                Some(_) | None => Crosses::AsItIs,
             },
-            Kind::XForwardedFor => {}
-            Kind::XForwardedHost | Kind::XForwardedProto if !self.peer.is_trusted() => {}
-            kind if kind.is_hop_by_hop() => {}
+            Kind::XRequestId if line.value.is_empty() => Crosses::Not,
+            // RFC 9110 10.1.1: not of HTTP/1.0.
+            Kind::Expect if request.minor == 0 => Crosses::Not,
+            Kind::MaxForwards => match request.max_forwards {
+                Some(hops) => Crosses::OneHopLess(hops.saturating_sub(1)),
+                None => Crosses::AsItIs,
+            },
+            Kind::XForwardedFor => Crosses::Not,
+            Kind::XForwardedHost | Kind::XForwardedProto if !self.peer.is_trusted() => Crosses::Not,
+            kind if kind.is_hop_by_hop() => Crosses::Not,
             Kind::Other
             | Kind::Connection
             | Kind::ContentLength
@@ -113,7 +133,7 @@ impl Asked<'_> {
             | Kind::Upgrade
             | Kind::XForwardedHost
             | Kind::XForwardedProto
-            | Kind::XRequestId => line.write(head, out),
+            | Kind::XRequestId => Crosses::AsItIs,
         }
     }
 
@@ -151,13 +171,15 @@ impl Asked<'_> {
         reply: &Reply<'_>,
     ) {
         put_status(out, answer.status, answer.reason, bytes);
+        let mut run = Run::default();
         for line in head.lines() {
             let stays =
                 line.kind.is_hop_by_hop() || answer.options.names(bytes, line.name.of(bytes));
             if !stays {
-                line.write(bytes, out);
+                run.add(line, bytes, out);
             }
         }
+        run.end(bytes, out);
         if !answer.has_id {
             put(out, b"X-Request-Id", self.id.as_bytes());
         }

@@ -47,6 +47,18 @@ pub struct Session {
     answer: Answer,
     /// Its place among those that are woken when the balancer stops.
     resting: Option<usize>,
+    waits: Waits,
+}
+
+/// What the timer is set for, while no request is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Waits {
+    /// For nothing yet.
+    Nothing,
+    /// For a next request.
+    Next,
+    /// For a head to be whole; the first one counts from the connection's begin.
+    Head,
 }
 
 /// Why there is no next request.
@@ -74,6 +86,7 @@ impl Session {
             answer_head: Head::new(),
             answer: Answer::new(),
             resting: None,
+            waits: Waits::Head,
         }
     }
 
@@ -104,26 +117,23 @@ impl Session {
     fn rest(&mut self) {
         self.head.clear();
         self.wire.rest();
-        self.timer.set(self.worker.timeouts.keep_alive);
+        self.waits = Waits::Nothing;
     }
 
     /// Waits for a request: the length of its head.
     async fn next_head(&mut self) -> Result<usize, NoHead> {
-        let mut begun = false;
-        poll_fn(|cx| self.poll_head(cx, &mut begun)).await
+        poll_fn(|cx| self.poll_head(cx)).await
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>, begun: &mut bool) -> Poll<Result<usize, NoHead>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, NoHead>> {
+        let mut begun = false;
         loop {
             // RFC 9112 2.2: empty lines before a request are overlooked.
             while self.head.is_new() && self.wire.input().starts_with(b"\r\n") {
                 self.wire.consume(2);
             }
             if !self.wire.input().is_empty() && self.wire.input() != b"\r" {
-                // A head must be whole in time; bytes that trickle in do not move that.
-                if !std::mem::replace(begun, true) {
-                    self.timer.set(self.worker.timeouts.head);
-                }
+                begun = true;
                 let head = self.head.parse(self.wire.input(), &self.worker.limits);
                 match head {
                     Ok(None) => {}
@@ -142,8 +152,17 @@ impl Session {
         if self.resting.is_none() {
             self.resting = Some(self.worker.resting.borrow_mut().insert(cx.waker().clone()));
         }
+        // A head must be whole in time; bytes that trickle in do not move that.
+        let waits = if begun { Waits::Head } else { self.waits.max(Waits::Next) };
+        if self.waits != waits {
+            self.waits = waits;
+            self.timer.set(match waits {
+                Waits::Head => self.worker.timeouts.head,
+                Waits::Nothing | Waits::Next => self.worker.timeouts.keep_alive,
+            });
+        }
         ready!(self.timer.poll(cx));
-        let late = if *begun { NoHead::Bad(ProxyError::ClientLate) } else { NoHead::End };
+        let late = if begun { NoHead::Bad(ProxyError::ClientLate) } else { NoHead::End };
         Poll::Ready(Err(late))
     }
 
@@ -184,6 +203,7 @@ impl Session {
                         answer: &mut self.answer,
                         replay: Replay::default(),
                         client_state: ClientState::default(),
+                        began: Instant::now(),
                     };
                     exchange.run().await
                 }

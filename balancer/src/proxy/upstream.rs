@@ -36,7 +36,7 @@ pub struct Upstream {
 struct Kept {
     replica: Arc<Replica>,
     /// The one that was used last is used next.
-    wires: Vec<(Wire, Instant)>,
+    wires: Vec<(Box<Wire>, Instant)>,
 }
 
 // === impl Upstream ===
@@ -51,7 +51,12 @@ impl Upstream {
 
     /// A connection that was used before and still stands. Where a request must not be sent in
     /// vain (`surely`), the kernel is asked, too.
-    pub fn reuse(&self, replica: &Replica, surely: bool, cx: &mut Context<'_>) -> Option<Wire> {
+    pub fn reuse(
+        &self,
+        replica: &Replica,
+        surely: bool,
+        cx: &mut Context<'_>,
+    ) -> Option<Box<Wire>> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(&replica.id())?;
         while let Some((mut wire, _)) = kept.wires.pop() {
@@ -67,14 +72,14 @@ impl Upstream {
     /// # Errors
     /// When the replica does not take it in time, or is known to be dead. Then it is passed over
     /// for a moment.
-    pub async fn connect(&self, replica: &Replica) -> io::Result<Wire> {
+    pub async fn connect(&self, replica: &Replica) -> io::Result<Box<Wire>> {
         let connected = self.dial(replica).await;
         if connected.is_err() {
             self.shunned.borrow_mut().insert(replica.id(), Instant::now() + SHUNNED_FOR);
         }
         let stream = connected?;
         stream.set_nodelay(true)?;
-        Ok(Wire::new(Stream::Plain(stream), Rc::clone(&self.buffers)))
+        Ok(Box::new(Wire::new(Stream::Plain(stream), Rc::clone(&self.buffers))))
     }
 
     async fn dial(&self, replica: &Replica) -> io::Result<TcpStream> {
@@ -107,15 +112,15 @@ impl Upstream {
         false
     }
 
-    /// Keeps a connection whose last answer is whole.
-    pub fn keep(&self, replica: &Arc<Replica>, mut wire: Wire) {
+    /// Keeps a connection whose last answer is whole, `now`.
+    pub fn keep(&self, replica: &Arc<Replica>, mut wire: Box<Wire>, now: Instant) {
         wire.rest();
         let mut idle = self.idle.borrow_mut();
         let kept = idle
             .entry(replica.id())
             .or_insert_with(|| Kept { replica: Arc::clone(replica), wires: Vec::new() });
         if kept.wires.len() < IDLE_MAX && !replica.is_dead() {
-            kept.wires.push((wire, Instant::now()));
+            kept.wires.push((wire, now));
         }
     }
 
