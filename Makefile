@@ -3,8 +3,9 @@
 COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 IMAGES := balancer server analysis
+SECONDS ?= 20
 
-.PHONY: help run demo test check lint docs deny experiment bench images clean
+.PHONY: help run demo test check lint docs deny experiment bench fuzz images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +48,23 @@ bench: ## the figures for speed and memory, then the same beside nginx and HAPro
 	cargo build --workspace --release --locked
 	$(TARGET_DIR)/release/analysis bench
 	$(TARGET_DIR)/release/analysis proxies
+
+# The compiler is the stable one: RUSTC_BOOTSTRAP lets it take the flags that count coverage. No
+# sanitizer: the balancer has no unsafe code, and without one more is tried. New inputs go to
+# fuzz/corpus, one that fails to fuzz/artifacts.
+fuzz: ## what reads and writes HTTP/1.1 against random bytes; SECONDS=20 for each target
+	@if ! cargo fuzz --version >/dev/null 2>&1; then \
+		echo "fuzz: skipped, cargo-fuzz is not installed (cargo install cargo-fuzz --locked)"; \
+		[ "$$CI" != true ] || exit 1; \
+	else \
+		for target in $$(cargo fuzz list); do \
+			echo "fuzz: $$target, $(SECONDS) s"; \
+			mkdir -p "fuzz/corpus/$$target"; \
+			RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none "$$target" \
+				"fuzz/corpus/$$target" "fuzz/seeds/$$target" -- -dict=fuzz/http.dict \
+				-timeout=10 -verbosity=0 -print_final_stats=1 -max_total_time=$(SECONDS) || exit 1; \
+		done; \
+	fi
 
 images: ## the images ring-balancer/balancer, /server and /analysis
 	for image in $(IMAGES); do \

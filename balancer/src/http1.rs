@@ -8,6 +8,8 @@ pub mod answer;
 pub mod body;
 pub mod chunked;
 pub mod field;
+#[cfg(test)]
+mod generated;
 pub mod head;
 pub mod request;
 
@@ -92,6 +94,8 @@ fn content_length(known: Option<u64>, value: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -125,5 +129,33 @@ mod tests {
         assert!(options.close && options.keep_alive && options.upgrade);
         assert!(options.names(head, b"x-one") && options.names(head, b"X-TWO"));
         assert!(!options.names(head, b"close") && !options.names(head, b"x"));
+    }
+
+    /// The same in the simplest way.
+    fn naive(known: Option<u64>, value: &str) -> Option<u64> {
+        let mut all = Vec::from_iter(known);
+        for part in value.split(',') {
+            let digits = part.trim_matches([' ', '\t']);
+            let plain = !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit());
+            all.push(digits.parse().ok().filter(|_| plain && digits.len() <= 19)?);
+        }
+        all.iter().all(|length| *length == all[0]).then_some(all[0])
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn lengths_are_as_a_naive_reader_has_them(
+            known in proptest::option::of(0..3_u64),
+            value in "([0-2]|[0-9]{17,21}|[,+x\t -]| *5 *,){0,4}",
+            length: u64,
+        ) {
+            prop_assert_eq!(content_length(known, value.as_bytes()), naive(known, &value));
+            let told = length / 2;
+            prop_assert_eq!(content_length(None, told.to_string().as_bytes()), Some(told));
+            let twice = format!("{told} ,\t{told}");
+            prop_assert_eq!(content_length(None, twice.as_bytes()), Some(told));
+        }
     }
 }

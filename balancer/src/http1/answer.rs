@@ -181,3 +181,6 @@ impl Default for Answer {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -122,3 +122,6 @@ const FORBIDDEN: [&[u8]; 10] = [
     b"set-cookie",
     b"www-authenticate",
 ];
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,10 @@ use thiserror::Error;
 /// The most bytes of one chunk's extensions; nobody uses any.
 const EXTENSION_MAX: u32 = 1_024;
 
+/// The most bytes of all extensions of a body: with a byte of content in each chunk, they would be
+/// nearly all that is read.
+const EXTENSIONS_MAX: u32 = 16 * 1_024;
+
 /// The most bytes of the trailer section.
 const TRAILERS_MAX: usize = 8 * 1024;
 
@@ -13,6 +17,8 @@ const TRAILERS_MAX: usize = 8 * 1024;
 #[derive(Clone, Debug, Default)]
 pub struct Chunked {
     state: State,
+    /// Bytes of extensions so far.
+    extensions: u32,
     /// The trailer section as it came, each line with its CR LF, without the empty last one.
     trailers: Vec<u8>,
 }
@@ -142,14 +148,19 @@ impl Chunked {
             },
             State::Blank { length: EXTENSION_MAX, .. }
             | State::Extension { length: EXTENSION_MAX, .. } => return Err(BadChunk::Extension),
+            State::Blank { .. } | State::Extension { .. } if self.extensions == EXTENSIONS_MAX => {
+                return Err(BadChunk::Extension);
+            }
             State::Blank { value, length } => match byte {
-                b' ' | b'\t' => State::Blank { value, length: length + 1 },
-                b';' => State::Extension { value, length: length + 1 },
+                b' ' | b'\t' => State::Blank { value, length: self.longer(length) },
+                b';' => State::Extension { value, length: self.longer(length) },
                 _ => return Err(BadChunk::Size),
             },
             State::Extension { value, length } => match byte {
                 b'\r' => State::SizeEnd { value },
-                b'\t' | b' '..=b'~' | 0x80.. => State::Extension { value, length: length + 1 },
+                b'\t' | b' '..=b'~' | 0x80.. => {
+                    State::Extension { value, length: self.longer(length) }
+                }
                 _ => return Err(BadChunk::Extension),
             },
             State::SizeEnd { value: 0 } if byte == b'\n' => State::TrailerStart,
@@ -165,6 +176,12 @@ impl Chunked {
             State::LastEnd => return Err(BadChunk::Trailers),
             State::Data { .. } | State::End => unreachable!("handled by the caller"),
         })
+    }
+
+    /// An extension is a byte longer.
+    fn longer(&mut self, length: u32) -> u32 {
+        self.extensions += 1;
+        length + 1
     }
 
     /// Keeps a byte of the trailer section; its lines are looked into later, all must end with
@@ -195,3 +212,6 @@ pub fn put_size(out: &mut Vec<u8>, length: usize) {
     }
     out.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests;

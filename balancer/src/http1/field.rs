@@ -46,31 +46,28 @@ pub enum Kind {
 impl Kind {
     /// The kind of a field by its name, of any case.
     pub fn of(name: &[u8]) -> Self {
-        let one_of = |known: &[(&str, Self)]| {
-            let found = known.iter().find(|(text, _)| name.eq_ignore_ascii_case(text.as_bytes()));
-            found.map_or(Self::Other, |(_, kind)| *kind)
+        // Few names get as far as a comparison.
+        let Some(first) = name.first() else { return Self::Other };
+        let (text, kind) = match (name.len(), first | 0x20) {
+            (2, b't') => ("te", Self::Te),
+            (4, b'h') => ("host", Self::Host),
+            (4, b'd') => ("date", Self::Date),
+            (6, b'e') => ("expect", Self::Expect),
+            (7, b'u') => ("upgrade", Self::Upgrade),
+            (7, b't') => ("trailer", Self::Trailer),
+            (10, b'c') => ("connection", Self::Connection),
+            (10, b'k') => ("keep-alive", Self::KeepAlive),
+            (12, b'x') => ("x-request-id", Self::XRequestId),
+            (12, b'm') => ("max-forwards", Self::MaxForwards),
+            (14, b'c') => ("content-length", Self::ContentLength),
+            (15, b'x') => ("x-forwarded-for", Self::XForwardedFor),
+            (16, b'x') => ("x-forwarded-host", Self::XForwardedHost),
+            (16, b'p') => ("proxy-connection", Self::ProxyConnection),
+            (17, b't') => ("transfer-encoding", Self::TransferEncoding),
+            (17, b'x') => ("x-forwarded-proto", Self::XForwardedProto),
+            _ => return Self::Other,
         };
-        match name.len() {
-            2 => one_of(&[("te", Self::Te)]),
-            4 => one_of(&[("host", Self::Host), ("date", Self::Date)]),
-            6 => one_of(&[("expect", Self::Expect)]),
-            7 => one_of(&[("upgrade", Self::Upgrade), ("trailer", Self::Trailer)]),
-            10 => one_of(&[("connection", Self::Connection), ("keep-alive", Self::KeepAlive)]),
-            12 => {
-                one_of(&[("x-request-id", Self::XRequestId), ("max-forwards", Self::MaxForwards)])
-            }
-            14 => one_of(&[("content-length", Self::ContentLength)]),
-            15 => one_of(&[("x-forwarded-for", Self::XForwardedFor)]),
-            16 => one_of(&[
-                ("x-forwarded-host", Self::XForwardedHost),
-                ("proxy-connection", Self::ProxyConnection),
-            ]),
-            17 => one_of(&[
-                ("transfer-encoding", Self::TransferEncoding),
-                ("x-forwarded-proto", Self::XForwardedProto),
-            ]),
-            _ => Self::Other,
-        }
+        if name.eq_ignore_ascii_case(text.as_bytes()) { kind } else { Self::Other }
     }
 
     /// Whether such a field speaks of one connection only (RFC 9110 7.6.1), or of the framing,
@@ -146,12 +143,19 @@ pub fn is_token(bytes: &[u8]) -> bool {
 }
 
 /// Whether bytes may be a field's value: tabs, and all that is not a control (RFC 9110 5.5).
-/// Written without a branch, so that it is done sixteen bytes at a time.
-#[inline]
 pub fn is_value(bytes: &[u8]) -> bool {
-    !bytes
-        .iter()
-        .fold(false, |bad, byte| bad | ((*byte < b' ') & (*byte != b'\t')) | (*byte == 0x7f))
+    controls(bytes) == 0
+}
+
+/// How many control bytes there are, tabs not counted. Without a branch and in sums of one byte, so
+/// that it is done sixteen bytes at a time.
+pub fn controls(bytes: &[u8]) -> usize {
+    let count = |part: &[u8]| {
+        part.iter().fold(0_u8, |sum, byte| {
+            sum + (u8::from(*byte < b' ') & u8::from(*byte != b'\t')) + u8::from(*byte == 0x7f)
+        })
+    };
+    bytes.chunks(255).map(|part| usize::from(count(part))).sum()
 }
 
 /// Whether bytes are `host [":" port]` as in a `Host` field (RFC 9110 7.2, RFC 3986 3.2.2).

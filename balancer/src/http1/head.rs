@@ -1,9 +1,9 @@
 //! The head of a message: a start line and fields, each line ended by CR LF and nothing else.
 
-use memchr::memchr;
+use memchr::memchr_iter;
 use thiserror::Error;
 
-use super::field::{Kind, is_token_byte, is_value};
+use super::field::{Kind, controls, is_token_byte, is_value};
 
 /// A head that is being read, or is whole; used again for the next message. It keeps places, not
 /// bytes: every call that looks at it gets the bytes, which begin with the head's first.
@@ -124,31 +124,37 @@ impl<S: StartLine> Head<S> {
     /// # Errors
     /// [`BadHead`], as soon as it is certain.
     pub fn parse(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Option<usize>, BadHead> {
-        loop {
-            let Some(found) = memchr(b'\n', &bytes[self.seen..]) else {
-                self.seen = bytes.len();
-                return self.wait(bytes, limits);
-            };
-            let end = self.seen + found;
+        let from = self.seen;
+        for found in memchr_iter(b'\n', &bytes[from..]) {
+            let end = from + found;
             if end == self.at || bytes[end - 1] != b'\r' {
                 return Err(BadHead::LineEnd);
             }
-            let line = self.at..end - 1;
-            (self.at, self.seen) = (end + 1, end + 1);
+            let (start, end) = (self.at, end - 1);
+            (self.at, self.seen) = (end + 2, end + 2);
             if self.at > limits.bytes {
                 return Err(self.too_large());
             }
             if self.start.is_none() {
-                self.start = Some(S::parse(&bytes[line], limits)?);
-            } else if line.is_empty() {
-                return Ok(Some(self.at));
+                self.start = Some(S::parse(&bytes[start..end], limits)?);
+            } else if start == end {
+                return self.check(&bytes[..self.at]).map(Some);
             } else {
                 if self.lines.len() == limits.fields {
                     return Err(BadHead::TooManyFields);
                 }
-                self.lines.push(Line::parse(bytes, line.start, line.end, S::LOOSE_NAMES)?);
+                self.lines.push(Line::split(bytes, start, end, S::LOOSE_NAMES)?);
             }
         }
+        self.seen = bytes.len();
+        self.wait(bytes, limits)
+    }
+
+    /// All of it is there. Its values are looked into at once: every line has one CR and one LF
+    /// at its end, so any other control byte is one too many.
+    fn check(&self, head: &[u8]) -> Result<usize, BadHead> {
+        let line_ends = 2 * (self.lines.len() + 2);
+        if controls(head) == line_ends { Ok(head.len()) } else { Err(BadHead::FieldValue) }
     }
 
     /// More is needed: if more can help.
@@ -193,8 +199,17 @@ impl Line {
     /// # Errors
     /// [`BadHead`], when it is none.
     pub fn parse(bytes: &[u8], start: usize, end: usize, loose: bool) -> Result<Self, BadHead> {
+        let line = Self::split(bytes, start, end, loose)?;
+        if is_value(line.value.of(bytes)) { Ok(line) } else { Err(BadHead::FieldValue) }
+    }
+
+    /// The same, but for the bytes of the value.
+    fn split(bytes: &[u8], start: usize, end: usize, loose: bool) -> Result<Self, BadHead> {
         let line = &bytes[start..end];
-        let length = line.iter().position(|byte| !is_token_byte(*byte)).unwrap_or(line.len());
+        let mut length = 0;
+        while length < line.len() && is_token_byte(line[length]) {
+            length += 1;
+        }
         let mut colon = length;
         // RFC 9112 5.1: a proxy removes such white space from an answer and refuses a request.
         while loose && matches!(line.get(colon), Some(b' ' | b'\t')) {
@@ -204,13 +219,10 @@ impl Line {
             return Err(BadHead::FieldName);
         }
         let value = Span::trimmed(bytes, start + colon + 1, end);
-        if !is_value(value.of(bytes)) {
-            return Err(BadHead::FieldValue);
-        }
         let name = Span::new(start, start + length);
         // What was overlooked before the colon does not cross.
         let raw = if colon == length { Span::new(start, end + 2) } else { Span::default() };
-        Ok(Self { name, value, raw, kind: Kind::of(name.of(bytes)) })
+        Ok(Self { name, value, raw, kind: Kind::of(&line[..length]) })
     }
 }
 
@@ -314,3 +326,6 @@ pub(super) fn minor_version(bytes: &[u8]) -> Result<u8, BadHead> {
         _ => Err(BadHead::StartLine),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::field::{Kind, is_host, is_token_byte};
+use super::field::{Kind, is_host, is_token, is_token_byte};
 use super::head::{BadHead, Head, HeadLimits, Line, Span, StartLine, minor_version};
 use super::{Framing, Options, content_length};
 
@@ -39,7 +39,7 @@ pub struct Request {
     pub takes_trailers: bool,
     /// The protocols that it would change to, where that is forwarded.
     pub upgrade: Option<Span>,
-    /// `X-Request-Id`, the first one.
+    /// `X-Request-Id`, the first one that is not empty.
     pub id: Option<Span>,
     /// The first `X-Forwarded-For`.
     pub forwarded_for: Option<Span>,
@@ -155,15 +155,12 @@ impl Request {
         let wanted = |value: &Span| value.of(bytes).split(|byte| *byte == b',').any(is_tunnelled);
         self.upgrade = seen.upgrade.filter(|value| may_change && wanted(value));
         self.expects &= self.minor == 1;
-        let method = self.method.of(bytes);
-        if method != b"TRACE" && method != b"OPTIONS" {
-            self.max_forwards = None;
-        }
         Ok(())
     }
 
     fn read_fields(&mut self, lines: &[Line], bytes: &[u8]) -> Result<Seen, BadRequest> {
         let mut seen = Seen::default();
+        let counts_hops = [&b"TRACE"[..], b"OPTIONS"].contains(&self.method.of(bytes));
         for line in lines {
             let value = line.value.of(bytes);
             match line.kind {
@@ -183,8 +180,11 @@ impl Request {
                 Kind::Expect => self.expects |= value.eq_ignore_ascii_case(b"100-continue"),
                 Kind::Te => self.takes_trailers |= has_trailers(value),
                 Kind::Upgrade => seen.upgrade = seen.upgrade.or(Some(line.value)),
-                Kind::XRequestId => self.id = self.id.or(Some(line.value)),
+                Kind::XRequestId => {
+                    self.id = self.id.or(Some(line.value).filter(|id| !id.is_empty()));
+                }
                 Kind::XForwardedFor => self.forwarded_for = self.forwarded_for.or(Some(line.value)),
+                Kind::MaxForwards if !counts_hops => {}
                 Kind::MaxForwards => {
                     let hops = content_length(self.max_forwards, value);
                     self.max_forwards = Some(hops.ok_or(BadRequest::MaxForwards)?);
@@ -313,7 +313,20 @@ fn has_trailers(te: &[u8]) -> bool {
 /// Whether a connection may change to this protocol. Not to another HTTP: such a tunnel would carry
 /// requests that nobody here has looked at.
 pub fn is_tunnelled(protocol: &[u8]) -> bool {
-    let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default().trim_ascii();
-    !name.is_empty()
+    let mut parts = protocol.trim_ascii().splitn(2, |byte| *byte == b'/');
+    let name = parts.next().unwrap_or_default();
+    // RFC 9110 7.8: tokens. Who knows what others would find in anything else.
+    is_token(name)
+        && parts.all(is_token)
         && ![&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|no| name.eq_ignore_ascii_case(no))
+}
+
+#[cfg(test)]
+mod tests;
+
+/// Whether all protocols that an answer changes to were asked for, and there is one.
+pub fn are_offered(offered: &[u8], taken: &[u8]) -> bool {
+    let mut taken = taken.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let offered = || offered.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    taken.all(|one| is_tunnelled(one) && offered().any(|offer| offer.eq_ignore_ascii_case(one)))
 }

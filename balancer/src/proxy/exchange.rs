@@ -20,6 +20,7 @@ use crate::http1::answer::{Answer, StatusLine};
 use crate::http1::body::Body;
 use crate::http1::chunked::Next;
 use crate::http1::head::Head;
+use crate::http1::request::are_offered;
 use crate::routing::key::Key;
 use crate::routing::table::{InFlight, Replica, ReplicaId, Table};
 
@@ -336,7 +337,7 @@ impl Exchange<'_> {
                 let to_head = request.method.of(self.asked.head) == b"HEAD";
                 let read = self.answer.read(self.answer_head, &input[..length], to_head);
                 read.map_err(Failure::Answer)?;
-                if self.answer.status == 101 && request.upgrade.is_none() {
+                if self.answer.status == 101 && !self.is_asked_change(&input[..length]) {
                     return Poll::Ready(Err(Failure::Unasked));
                 }
                 if !self.answer.is_interim() {
@@ -364,6 +365,13 @@ impl Exchange<'_> {
                 _ => Failure::HeadCut(error),
             }));
         }
+    }
+
+    /// Whether the client asked for the protocol that an answer changes to (RFC 9110 7.8).
+    fn is_asked_change(&self, answer: &[u8]) -> bool {
+        let offered = self.asked.request.upgrade.map(|upgrade| upgrade.of(self.asked.head));
+        let taken = self.answer.upgrade.map(|upgrade| upgrade.of(answer));
+        offered.zip(taken).is_some_and(|(offered, taken)| are_offered(offered, taken))
     }
 
     /// Ready when the client has gone. What it sends already for its next request is read, as far

@@ -7,7 +7,7 @@ use crate::http1::answer::{Answer, StatusLine};
 use crate::http1::field::Kind;
 use crate::http1::head::{Head, Line, Run, put};
 use crate::http1::request::{Request, is_tunnelled};
-use crate::http1::{Framing, head::Span};
+use crate::http1::{Framing, Options, head::Span};
 use crate::routing::key::RequestId;
 
 /// A client's request.
@@ -62,9 +62,12 @@ impl Asked<'_> {
         out.extend_from_slice(first);
         out.extend_from_slice(rest);
         out.extend_from_slice(b" HTTP/1.1\r\n");
-        if request.host.is_none() {
-            // RFC 9112 3.2: HTTP/1.1 needs one; a client of HTTP/1.0 may have none.
-            put(out, b"Host", replica.to_string().as_bytes());
+        // RFC 9112 3.2: HTTP/1.1 needs one; a client of HTTP/1.0 may have none.
+        if request.minor == 0 && !self.lines.iter().any(|line| line.kind == Kind::Host) {
+            match request.host {
+                Some(host) => put(out, b"Host", host.of(head)),
+                None => put(out, b"Host", replica.to_string().as_bytes()),
+            }
         }
         let mut run = Run::default();
         for line in self.lines {
@@ -101,7 +104,7 @@ impl Asked<'_> {
 
     fn crosses(&self, line: &Line) -> Crosses<'_> {
         let Self { request, head, .. } = self;
-        if line.kind != Kind::Host && request.options.names(head, line.name.of(head)) {
+        if is_named_away(line, &request.options, head) {
             return Crosses::Not;
         }
         match line.kind {
@@ -173,8 +176,7 @@ impl Asked<'_> {
         put_status(out, answer.status, answer.reason, bytes);
         let mut run = Run::default();
         for line in head.lines() {
-            let stays =
-                line.kind.is_hop_by_hop() || answer.options.names(bytes, line.name.of(bytes));
+            let stays = line.kind.is_hop_by_hop() || is_named_away(line, &answer.options, bytes);
             if !stays {
                 run.add(line, bytes, out);
             }
@@ -204,6 +206,13 @@ impl Asked<'_> {
         }
         out.extend_from_slice(b"\r\n");
     }
+}
+
+/// Whether a field does not cross because `Connection` names it. One that means something here
+/// crosses all the same (RFC 9110 7.6.1: such a field must not be named): what was understood and
+/// what is sent would differ.
+fn is_named_away(line: &Line, options: &Options, head: &[u8]) -> bool {
+    line.kind == Kind::Other && options.names(head, line.name.of(head))
 }
 
 fn put_status(out: &mut Vec<u8>, status: u16, reason: Span, bytes: &[u8]) {
@@ -256,3 +265,6 @@ fn put_upgrade(out: &mut Vec<u8>, protocols: &[u8]) {
     }
     out.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests;

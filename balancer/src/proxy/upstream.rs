@@ -1,13 +1,13 @@
 //! Connections to replicas: what one worker keeps of them between requests.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
+use foldhash::HashMap;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, sleep_until};
 
