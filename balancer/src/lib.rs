@@ -192,6 +192,8 @@ fn serve_traffic(
             }
         })
     };
+    // Connections take it over from their listener: one system call less for each.
+    rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
     let server = actix_server::Server::build()
         .workers(workers)
         .max_concurrent_connections(CONNECTIONS_MAX)

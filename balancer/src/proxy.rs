@@ -175,10 +175,6 @@ impl Worker {
     pub async fn serve(self: Rc<Self>, stream: TcpStream, tls: Option<Arc<Certificates>>) {
         // One that has gone already has no address.
         let Ok(address) = stream.peer_addr() else { return };
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(%error, "connection ended at once");
-            return;
-        }
         let gate = Arc::clone(&self.common.gate);
         let admitted = gate.admit(address.ip());
         let scheme = if tls.is_some() { "https" } else { "http" };

@@ -70,8 +70,10 @@ pub struct ClientState {
 pub enum Outcome {
     /// It takes the next request.
     Keep,
-    /// It ends, once what was written has been taken.
+    /// It ends; all that the client sent was read.
     Close,
+    /// It ends, once the client has taken what was written; it may be sending still.
+    Linger,
     /// It ends at once, in the middle of an answer: the client sees that.
     Abort,
     /// Nothing was answered: the client is told why.
@@ -425,7 +427,11 @@ impl Exchange<'_> {
                 if self.answer.framing != Framing::UntilClose {
                     self.keep(link, replica);
                 }
-                if close || !whole { Outcome::Close } else { Outcome::Keep }
+                match (whole, close) {
+                    (true, false) => Outcome::Keep,
+                    (true, true) => Outcome::Close,
+                    (false, _) => Outcome::Linger,
+                }
             }
             Err(broken) => {
                 let hostname = replica.hostname();

@@ -96,13 +96,14 @@ impl Session {
             match self.next_head().await {
                 Ok(length) => match self.one(length).await {
                     Outcome::Keep => self.rest(),
-                    Outcome::Close | Outcome::Fail(_) => return self.close().await,
+                    Outcome::Close => return self.end().await,
+                    Outcome::Linger | Outcome::Fail(_) => return self.linger().await,
                     Outcome::Abort => return,
                 },
-                Err(NoHead::End) => return self.close().await,
+                Err(NoHead::End) => return self.end().await,
                 Err(NoHead::Bad(error)) => {
                     self.refuse(&error).await;
-                    return self.close().await;
+                    return self.linger().await;
                 }
             }
         }
@@ -111,7 +112,7 @@ impl Session {
     /// A client that there is no room for: it is told so.
     pub async fn turn_away(mut self) {
         self.refuse(&ProxyError::Crowded).await;
-        self.close().await;
+        self.linger().await;
     }
 
     fn rest(&mut self) {
@@ -172,7 +173,7 @@ impl Session {
         let head = head.get();
         if let Err(bad) = self.request.read(&self.head, head) {
             self.refuse(&ProxyError::Request(bad)).await;
-            return Outcome::Close;
+            return Outcome::Linger;
         }
         let worker = Rc::clone(&self.worker);
         let given = self.request.id.map(|id| id.of(head));
@@ -217,7 +218,11 @@ impl Session {
         let to_head = self.request.method.of(head) == b"HEAD";
         let keep_alive = self.request.minor == 0;
         self.put_failure(&error, Some(&id), close, keep_alive, to_head);
-        if self.flush().await && !close { Outcome::Keep } else { Outcome::Close }
+        match self.flush().await {
+            true if !close => Outcome::Keep,
+            true if whole => Outcome::Close,
+            _ => Outcome::Linger,
+        }
     }
 
     /// Answers a request that cannot be understood.
@@ -266,29 +271,45 @@ impl Session {
         flush(&mut self.wire, &mut self.timer, &self.worker).await.is_ok()
     }
 
-    /// Ends the connection so that the client gets all that was written.
-    async fn close(mut self) {
+    /// Ends a connection on which all that the client sent has been read.
+    async fn end(mut self) {
+        if !self.wire.input().is_empty() {
+            return self.linger().await;
+        }
+        if self.wire.stream().says_goodbye() {
+            self.timer.set(LINGER);
+            // A client that does not take it has gone.
+            let _told = self.until(Wire::poll_shutdown).await;
+        }
+    }
+
+    /// Ends the connection so that the client gets all that was written, though it may be sending
+    /// still.
+    async fn linger(mut self) {
         self.timer.set(LINGER);
-        let (wire, timer) = (&mut self.wire, &mut self.timer);
-        let until = async |poll: &mut dyn FnMut(&mut Context<'_>) -> Poll<io::Result<usize>>,
-                           timer: &mut Timer| {
-            poll_fn(|cx| match poll(cx) {
-                Poll::Ready(done) => Poll::Ready(done),
-                Poll::Pending => timer.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
-            })
-            .await
-        };
-        let told = until(&mut |cx| wire.poll_shutdown(cx).map_ok(|()| 0), timer).await;
-        if told.is_err() {
+        if self.until(Wire::poll_shutdown).await.is_err() {
             return;
         }
         loop {
-            wire.consume(wire.input().len());
-            match until(&mut |cx| wire.poll_fill(cx), timer).await {
+            self.wire.consume(self.wire.input().len());
+            match self.until(Wire::poll_fill).await {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => return,
             }
         }
+    }
+
+    /// Waits for something of the connection, or the timer.
+    async fn until<T>(
+        &mut self,
+        mut poll: impl FnMut(&mut Wire, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> io::Result<T> {
+        let (wire, timer) = (&mut self.wire, &mut self.timer);
+        poll_fn(|cx| match poll(wire, cx) {
+            Poll::Ready(done) => Poll::Ready(done),
+            Poll::Pending => timer.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+        })
+        .await
     }
 }
 
@@ -429,6 +450,7 @@ async fn relay_own(
         return Outcome::Abort;
     }
     match flush(wire, timer, worker).await {
+        Ok(()) if !body.is_ended() => Outcome::Linger,
         Ok(()) if close => Outcome::Close,
         Ok(()) => Outcome::Keep,
         Err(_) => Outcome::Abort,

@@ -12,6 +12,8 @@ pub struct Timer {
     sleep: Pin<Box<Sleep>>,
     armed: Instant,
     deadline: Instant,
+    /// The task is known to the sleep, and woken when it is over.
+    known: bool,
 }
 
 // === impl Timer ===
@@ -21,7 +23,7 @@ impl Timer {
     pub fn new(span: Duration) -> Self {
         let deadline = Instant::now() + span;
         let sleep = Box::pin(sleep_until(deadline.into()));
-        Self { sleep, armed: deadline, deadline }
+        Self { sleep, armed: deadline, deadline, known: false }
     }
 
     /// From now on it runs out after `span`.
@@ -39,12 +41,18 @@ impl Timer {
 
     fn arm(&mut self) {
         self.armed = self.deadline;
+        self.known = false;
         self.sleep.as_mut().reset(self.deadline.into());
     }
 
-    /// Ready once it has run out, and from then on until it is set anew.
+    /// Ready once it has run out, and from then on until it is set anew. Always polled in the same
+    /// task, that of its connection.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.known && !self.sleep.is_elapsed() {
+            return Poll::Pending;
+        }
         loop {
+            self.known = true;
             ready!(self.sleep.as_mut().poll(cx));
             if Instant::now() >= self.deadline {
                 return Poll::Ready(());

@@ -165,12 +165,11 @@ impl Stream {
         }
     }
 
-    /// The address that the other side connected to, where there is one.
-    pub fn local(&self) -> Option<std::net::SocketAddr> {
+    /// Whether it has an end of its own, which tells the other side that nothing was cut off.
+    pub fn says_goodbye(&self) -> bool {
         match self {
-            Self::Plain(stream) => stream.local_addr().ok(),
-            Self::Tls(stream) => stream.get_ref().0.local_addr().ok(),
-            Self::Pipe(_) => None,
+            Self::Plain(_) => false,
+            Self::Tls(_) | Self::Pipe(_) => true,
         }
     }
 }
