@@ -3,8 +3,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{pending, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,12 +15,12 @@ use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode, request};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite, duplex};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, duplex};
 use tracing::debug;
 
 use super::Worker;
 use super::peer::Peer;
-use super::session::Session;
+use super::session::{LINGER, Session};
 use super::wire::{Stream, Wire, Writer};
 use crate::http1::Framing;
 use crate::http1::answer::{Answer, BadAnswer, StatusLine};
@@ -34,6 +36,9 @@ const WINDOW: u32 = 64 * 1024;
 
 /// Bytes between the two ends of a pipe.
 const PIPE: usize = 64 * 1024;
+
+/// A connection that outlives its HTTP/2.
+struct Held<T>(Rc<RefCell<T>>);
 
 /// Why a stream was given up; the client sees a reset.
 #[derive(Debug, Error)]
@@ -52,6 +57,62 @@ enum Broken {
     Response(#[from] http::Error),
 }
 
+// === impl Held ===
+
+impl<T: AsyncRead + Unpin> Held<T> {
+    /// Reads to the end.
+    async fn drain(&self) {
+        let mut bytes = [0; 1_024];
+        loop {
+            let mut to = ReadBuf::new(&mut bytes);
+            let read = poll_fn(|cx| Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, &mut to));
+            if read.await.is_err() || to.filled().is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Held<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        to: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, to)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Held<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.borrow().is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
+    }
+}
+
 /// Serves one connection until it has been idle for too long, or the client or the balancer ends
 /// it.
 pub async fn serve<T>(worker: Rc<Worker>, io: T, peer: Peer)
@@ -62,15 +123,20 @@ where
     let head_max = u32::try_from(worker.limits.bytes).unwrap_or(u32::MAX);
     builder.max_concurrent_streams(STREAMS_MAX).max_header_list_size(head_max);
     builder.initial_window_size(WINDOW).initial_connection_window_size(4 * WINDOW);
-    let greeting = tokio::time::timeout(worker.timeouts.head, builder.handshake(io)).await;
-    match greeting {
-        Ok(Ok(connection)) => requests(worker, connection, peer).await,
+    let io = Held(Rc::new(RefCell::new(io)));
+    let greeting = builder.handshake(Held(Rc::clone(&io.0)));
+    match tokio::time::timeout(worker.timeouts.head, greeting).await {
+        Ok(Ok(connection)) => {
+            requests(worker, connection, peer).await;
+            // Frames that cross our last ones must not end in a reset, which destroys those.
+            let _ended = tokio::time::timeout(LINGER, io.drain()).await;
+        }
         Ok(Err(error)) => debug!(%error, "no HTTP/2"),
         Err(_elapsed) => debug!("HTTP/2 did not begin in time"),
     }
 }
 
-async fn requests<T>(worker: Rc<Worker>, mut connection: Connection<T, Bytes>, peer: Peer)
+async fn requests<T>(worker: Rc<Worker>, mut connection: Connection<Held<T>, Bytes>, peer: Peer)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {

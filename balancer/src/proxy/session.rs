@@ -30,7 +30,7 @@ use crate::routing::key::RequestId;
 
 /// How long a client may take to take its last answer in, while what it still sends is thrown
 /// away: a close with unread bytes would be a reset, which destroys the answer (RFC 9112 9.6).
-const LINGER: Duration = Duration::from_secs(2);
+pub const LINGER: Duration = Duration::from_secs(2);
 
 /// The largest body that the balancer's own routes are handed; they refuse it well below.
 const OWN_BODY_MAX: usize = 1024 * 1024;

@@ -12,20 +12,20 @@ mod forwarded;
 mod framing;
 mod interim;
 mod limits;
-mod message;
+pub(crate) mod message;
 mod retries;
 mod start_line;
 mod table;
 mod timeouts;
 mod upgrade;
-mod upstream;
+pub(crate) mod upstream;
 
 use upstream::Upstream;
 
 use crate::support::Balancer;
 
 /// A balancer over these replicas, all of them ready.
-fn over(upstreams: &[&Upstream], arguments: &[&str]) -> Balancer {
+pub(crate) fn over(upstreams: &[&Upstream], arguments: &[&str]) -> Balancer {
     let list: Vec<String> = upstreams.iter().map(|each| each.address.to_string()).collect();
     let list = list.join(",");
     let balancer = Balancer::start(&[&["--servers", list.as_str()], arguments].concat());

@@ -11,3 +11,4 @@ mod fleet;
 mod forwarding;
 mod guard;
 mod support;
+mod tls;
