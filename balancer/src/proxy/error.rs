@@ -39,9 +39,9 @@ pub enum ProxyError {
     /// The request makes no sense.
     #[error("{0}")]
     Request(BadRequest),
-    /// A final recipient was asked for, and that is this balancer (`Max-Forwards: 0`).
-    #[error("method TRACE is not supported")]
-    Trace,
+    /// The last recipient is this balancer (RFC 9110 7.6.2), which has nothing to say of itself.
+    #[error("the request goes no further: 'Max-Forwards' is 0")]
+    EndOfWay,
     /// Replicas do not know the path, and that is the client's error (`compat.unknown_path`).
     #[error("'{0}' endpoint does not exist in server replicas")]
     UnknownPath(String),
@@ -135,7 +135,7 @@ impl ProxyError {
             ProxyError::Head(bad) => bad.status(),
             ProxyError::Request(BadRequest::Connect) => 501,
             ProxyError::Request(_) => 400,
-            ProxyError::Trace => 405,
+            ProxyError::EndOfWay => 405,
         }
     }
 
@@ -152,7 +152,7 @@ impl ProxyError {
             | ProxyError::Unreachable
             | ProxyError::Lost
             | ProxyError::Late
-            | ProxyError::Trace
+            | ProxyError::EndOfWay
             | ProxyError::UnknownPath(_) => false,
         }
     }

@@ -150,7 +150,8 @@ impl Exchange<'_> {
             let hostname = replica.hostname();
             debug!(%hostname, error = ?failure, tries = tried.len(), "replica failed");
             if !self.may_go_on(&failure, tried.len(), &table) {
-                return failure.into_error().map_or(Outcome::Abort, Outcome::Fail);
+                let Some(error) = failure.into_error() else { return gone() };
+                return Outcome::Fail(error);
             }
         }
     }
@@ -433,6 +434,7 @@ impl Exchange<'_> {
                     (false, _) => Outcome::Linger,
                 }
             }
+            Err(Broken::Gone) => gone(),
             Err(broken) => {
                 let hostname = replica.hostname();
                 debug!(%hostname, error = ?broken, "answer broke off");
@@ -592,6 +594,12 @@ impl Exchange<'_> {
             }
         }
     }
+}
+
+/// The client has gone: nobody is to blame for what it did not get.
+fn gone() -> Outcome {
+    debug!(status = 499, "client has gone");
+    Outcome::Abort
 }
 
 /// Passes over what has already come of a body: whether that is all of it.

@@ -323,8 +323,8 @@ impl Drop for Session {
 
 /// What can be said of a request before anybody is asked.
 fn settle(worker: &Worker, asked: &Asked<'_>) -> Option<ProxyError> {
-    if asked.request.max_forwards == Some(0) && asked.request.method.of(asked.head) == b"TRACE" {
-        return Some(ProxyError::Trace);
+    if asked.request.max_forwards == Some(0) {
+        return Some(ProxyError::EndOfWay);
     }
     match (asked.request.framing, worker.body_limit) {
         (Framing::Length(length), Some(limit)) if length > limit => {
@@ -466,6 +466,7 @@ async fn send_own(
     timer: &mut Timer,
 ) -> bool {
     loop {
+        timer.set(worker.timeouts.client_body);
         match poll_fn(|cx| poll_own(cx, Pin::new(&mut content), wire, timer)).await {
             None => break,
             Some(Err(())) => return false,

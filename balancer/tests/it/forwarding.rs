@@ -821,3 +821,40 @@ fn requests_that_come_in_one_piece_are_answered_in_order() {
     assert!(order.is_sorted(), "{raw}");
     assert_eq!(raw.matches("HTTP/1.1 200").count(), 5, "{raw}");
 }
+
+/// The most memory that a process has had, in KiB.
+fn peak_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn bodies_larger_than_any_buffer_leave_memory_flat() {
+    const SIZE: u64 = 256 << 20;
+    let server = Scripted::start(|head, stream| {
+        if head.starts_with("PUT ") {
+            let taken = std::io::copy(&mut stream.take(SIZE), &mut std::io::sink()).unwrap();
+            assert_eq!(taken, SIZE);
+            return ok(head, stream);
+        }
+        answer(stream, &format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n"));
+        std::io::copy(&mut std::io::repeat(b'x').take(SIZE), stream.get_mut()).is_ok()
+    });
+    let balancer = over(&[&server], &["--workers", "1"]);
+    let send = |head: String, body: u64| {
+        let mut client = TcpStream::connect(balancer.address).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(head.as_bytes()).unwrap();
+        std::io::copy(&mut std::io::repeat(b'x').take(body), &mut client).unwrap();
+        std::io::copy(&mut client, &mut std::io::sink()).unwrap()
+    };
+    let last = "Host: a\r\nConnection: close\r\n";
+    assert!(send(format!("GET /warm HTTP/1.1\r\n{last}\r\n"), 0) > SIZE);
+    let before = peak_memory(balancer.pid());
+    assert!(send(format!("GET /down HTTP/1.1\r\n{last}\r\n"), 0) > SIZE);
+    send(format!("PUT /up HTTP/1.1\r\n{last}Content-Length: {SIZE}\r\n\r\n"), SIZE);
+    assert_eq!(server.heads().len(), 3);
+    let grown = peak_memory(balancer.pid()) - before;
+    assert!(grown < 4 * 1024, "{grown} KiB more for bodies of 256 MiB");
+}
