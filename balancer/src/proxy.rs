@@ -184,7 +184,9 @@ impl Worker {
                 Session::new(self, Stream::Plain(stream), peer).run().await;
             }
             (Some(_admitted), Some(tls)) => Box::pin(self.serve_tls(stream, &tls, peer)).await,
-            (None, None) => Session::new(self, Stream::Plain(stream), peer).turn_away().await,
+            (None, None) => {
+                Box::pin(Session::new(self, Stream::Plain(stream), peer).turn_away()).await;
+            }
             // To be told so would cost the handshake that there is no room for.
             (None, Some(_)) => debug!("connection turned away"),
         }

@@ -416,7 +416,7 @@ impl Exchange<'_> {
         link.wire.consume(head);
         if status == 101 {
             let span = self.worker.timeouts.tunnel;
-            tunnel(self.client, &mut link.wire, self.timer, span).await;
+            Box::pin(tunnel(self.client, &mut link.wire, self.timer, span)).await;
             return Outcome::Close;
         }
         let mut watch = Watch::default();
@@ -438,7 +438,7 @@ impl Exchange<'_> {
             Err(broken) => {
                 let hostname = replica.hostname();
                 debug!(%hostname, error = ?broken, "answer broke off");
-                self.cut(&broken, framing).await;
+                Box::pin(self.cut(&broken, framing)).await;
                 Outcome::Abort
             }
         }

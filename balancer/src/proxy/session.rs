@@ -189,9 +189,10 @@ impl Session {
         let outcome = match settle(&worker, &asked) {
             Some(error) => Outcome::Fail(error),
             None => match worker.own.as_ref().filter(|_| Own::has(asked.request.path(head))) {
+                // Rare: not every connection keeps room for it.
                 Some(own) => {
-                    own_answer(own, &worker, &mut self.wire, &mut self.timer, &asked, &mut body)
-                        .await
+                    let (wire, timer) = (&mut self.wire, &mut self.timer);
+                    Box::pin(own_answer(own, &worker, wire, timer, &asked, &mut body)).await
                 }
                 None => {
                     let exchange = Exchange {
@@ -272,7 +273,7 @@ impl Session {
     }
 
     /// Ends a connection on which all that the client sent has been read.
-    async fn end(mut self) {
+    async fn end(&mut self) {
         if !self.wire.input().is_empty() {
             return self.linger().await;
         }
@@ -285,7 +286,7 @@ impl Session {
 
     /// Ends the connection so that the client gets all that was written, though it may be sending
     /// still.
-    async fn linger(mut self) {
+    async fn linger(&mut self) {
         self.timer.set(LINGER);
         if self.until(Wire::poll_shutdown).await.is_err() {
             return;
