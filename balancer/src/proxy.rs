@@ -10,8 +10,9 @@
 //! | [`tunnel`] | a connection that has changed its protocol |
 //! | [`own`] | the balancer's own routes on the same listener |
 //! | [`wire`] | bytes in and out of one connection |
-//! | [`timer`], [`gate`], [`peer`], [`error`] | deadlines, limits, clients, failures |
+//! | [`timer`], [`clock`], [`gate`], [`peer`], [`error`] | deadlines, dates, limits, clients, failures |
 
+pub mod clock;
 pub mod error;
 pub mod exchange;
 pub mod gate;
@@ -47,11 +48,12 @@ use crate::routing::key::{KeySource, RequestView};
 use crate::routing::policy::Policy;
 use crate::routing::table::{Replica, ReplicaId, Table};
 use crate::state::Shared;
+use clock::Clock;
 use gate::Gate;
 use message::Asked;
 use own::Own;
 use peer::Peer;
-use session::{Clock, Session};
+use session::Session;
 use tls::Certificates;
 use upstream::Upstream;
 use wire::{Buffers, Stream};

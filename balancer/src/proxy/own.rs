@@ -1,6 +1,8 @@
 //! The balancer's own routes on the traffic listener: actix-web's app, called in the same thread,
 //! without a connection between.
 
+pub mod answer;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 

@@ -2,14 +2,10 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use actix_http::body::{BodySize, BoxBody, MessageBody as _};
-use actix_web::HttpResponse;
-use actix_web::web::{Bytes, BytesMut};
 use tracing::debug;
 
 use super::Worker;
@@ -17,13 +13,13 @@ use super::error::ProxyError;
 use super::exchange::{ClientState, Exchange, Outcome, Replay, discard};
 use super::message::{Asked, put_connection, put_framing};
 use super::own::Own;
+use super::own::answer::answer;
 use super::peer::Peer;
 use super::timer::Timer;
-use super::wire::{Stream, Wire, Writer};
+use super::wire::{Stream, Wire};
 use crate::http1::Framing;
 use crate::http1::answer::{Answer, StatusLine};
 use crate::http1::body::Body;
-use crate::http1::chunked::Next;
 use crate::http1::head::{Head, put};
 use crate::http1::request::{Request, RequestLine};
 use crate::routing::key::RequestId;
@@ -31,9 +27,6 @@ use crate::routing::key::RequestId;
 /// How long a client may take to take its last answer in, while what it still sends is thrown
 /// away: a close with unread bytes would be a reset, which destroys the answer (RFC 9112 9.6).
 pub const LINGER: Duration = Duration::from_secs(2);
-
-/// The largest body that the balancer's own routes are handed; they refuse it well below.
-const OWN_BODY_MAX: usize = 1024 * 1024;
 
 /// A client's connection.
 pub struct Session {
@@ -192,7 +185,7 @@ impl Session {
                 // Rare: not every connection keeps room for it.
                 Some(own) => {
                     let (wire, timer) = (&mut self.wire, &mut self.timer);
-                    Box::pin(own_answer(own, &worker, wire, timer, &asked, &mut body)).await
+                    Box::pin(answer(own, &worker, wire, timer, &asked, &mut body)).await
                 }
                 None => {
                     let exchange = Exchange {
@@ -335,7 +328,8 @@ fn settle(worker: &Worker, asked: &Asked<'_>) -> Option<ProxyError> {
     }
 }
 
-fn put_status(out: &mut Vec<u8>, status: u16) {
+/// Writes the status line of an answer of the balancer's own.
+pub fn put_status(out: &mut Vec<u8>, status: u16) {
     let known = http::StatusCode::from_u16(status).ok();
     let reason = known.and_then(|status| status.canonical_reason()).unwrap_or_default();
     out.extend_from_slice(b"HTTP/1.1 ");
@@ -345,198 +339,15 @@ fn put_status(out: &mut Vec<u8>, status: u16) {
     out.extend_from_slice(b"\r\n");
 }
 
-async fn flush(wire: &mut Wire, timer: &mut Timer, worker: &Worker) -> io::Result<()> {
+/// Writes what was gathered.
+///
+/// # Errors
+/// When the client has gone, or does not take it in time.
+pub async fn flush(wire: &mut Wire, timer: &mut Timer, worker: &Worker) -> io::Result<()> {
     timer.set(worker.timeouts.client_body);
     poll_fn(|cx| match wire.poll_flush(cx) {
         Poll::Ready(done) => Poll::Ready(done),
         Poll::Pending => timer.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
     })
     .await
-}
-
-/// A request to one of the balancer's own routes.
-async fn own_answer(
-    own: &Own,
-    worker: &Worker,
-    wire: &mut Wire,
-    timer: &mut Timer,
-    asked: &Asked<'_>,
-    body: &mut Body,
-) -> Outcome {
-    if asked.request.expects {
-        wire.begin();
-        wire.output().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-        if flush(wire, timer, worker).await.is_err() {
-            return Outcome::Abort;
-        }
-    }
-    let read = match read_all(wire, timer, worker, body).await {
-        Ok(read) => read,
-        Err(error) => return Outcome::Fail(error),
-    };
-    let answer = own.call(asked, read).await;
-    relay_own(answer, worker, wire, timer, asked, body).await
-}
-
-/// The whole body of a request, or the first [`OWN_BODY_MAX`] bytes and a bit more of it.
-async fn read_all(
-    wire: &mut Wire,
-    timer: &mut Timer,
-    worker: &Worker,
-    body: &mut Body,
-) -> Result<Bytes, ProxyError> {
-    let mut read = BytesMut::new();
-    while read.len() <= OWN_BODY_MAX {
-        match body.next(wire.input()).map_err(|_bad| ProxyError::ClientBody)? {
-            Next::Content { skip, length } => {
-                wire.consume(skip);
-                read.extend_from_slice(&wire.input()[..length]);
-                wire.consume(length);
-                body.taken(length);
-            }
-            Next::End { skip } => {
-                wire.consume(skip);
-                break;
-            }
-            Next::More => {
-                wire.consume(wire.input().len());
-                timer.set(worker.timeouts.client_body);
-                let more = poll_fn(|cx| match wire.poll_fill(cx) {
-                    Poll::Ready(more) => Poll::Ready(Some(more)),
-                    Poll::Pending => timer.poll(cx).map(|()| None),
-                });
-                match more.await {
-                    Some(Ok(1..)) => {}
-                    Some(Ok(0) | Err(_)) => return Err(ProxyError::ClientBody),
-                    None => return Err(ProxyError::ClientLate),
-                }
-            }
-        }
-    }
-    Ok(read.freeze())
-}
-
-/// Passes an answer of the balancer's own on, as it comes.
-async fn relay_own(
-    answer: HttpResponse,
-    worker: &Worker,
-    wire: &mut Wire,
-    timer: &mut Timer,
-    asked: &Asked<'_>,
-    body: &Body,
-) -> Outcome {
-    let to_head = asked.request.method.of(asked.head) == b"HEAD";
-    let framing = match answer.body().size() {
-        BodySize::None => Framing::Length(0),
-        BodySize::Sized(length) => Framing::Length(length),
-        BodySize::Stream if asked.request.minor == 0 => Framing::UntilClose,
-        BodySize::Stream => Framing::Chunked,
-    };
-    let close = !asked.request.wants_more()
-        || !body.is_ended()
-        || framing == Framing::UntilClose
-        || worker.shared.is_stopping();
-    wire.begin();
-    let out = wire.output();
-    put_status(out, answer.status().as_u16());
-    for (name, value) in answer.headers() {
-        put(out, name.as_str().as_bytes(), value.as_bytes());
-    }
-    put(out, b"Date", &worker.date());
-    put(out, b"X-Request-Id", asked.id.as_bytes());
-    put_framing(out, framing);
-    put_connection(out, close, asked.request.minor == 0);
-    out.extend_from_slice(b"\r\n");
-    if !to_head && !send_own(answer.into_body(), Writer::new(framing), worker, wire, timer).await {
-        return Outcome::Abort;
-    }
-    match flush(wire, timer, worker).await {
-        Ok(()) if !body.is_ended() => Outcome::Linger,
-        Ok(()) if close => Outcome::Close,
-        Ok(()) => Outcome::Keep,
-        Err(_) => Outcome::Abort,
-    }
-}
-
-/// Sends the body of an answer of the balancer's own, and its end: whether that went well.
-async fn send_own(
-    mut content: BoxBody,
-    mut writer: Writer,
-    worker: &Worker,
-    wire: &mut Wire,
-    timer: &mut Timer,
-) -> bool {
-    loop {
-        timer.set(worker.timeouts.client_body);
-        match poll_fn(|cx| poll_own(cx, Pin::new(&mut content), wire, timer)).await {
-            None => break,
-            Some(Err(())) => return false,
-            Some(Ok(mut bytes)) => {
-                while !bytes.is_empty() {
-                    timer.set(worker.timeouts.client_body);
-                    let taken = poll_fn(|cx| match wire.poll_content(cx, &mut writer, &bytes) {
-                        Poll::Ready(taken) => Poll::Ready(taken.ok()),
-                        Poll::Pending => timer.poll(cx).map(|()| None),
-                    });
-                    let Some(taken) = taken.await else { return false };
-                    let _taken = bytes.split_to(taken);
-                }
-            }
-        }
-    }
-    if let Writer::Chunked { .. } = writer {
-        wire.output().extend_from_slice(b"0\r\n\r\n");
-    }
-    true
-}
-
-/// The next bytes of an answer of the balancer's own. While there are none, what was gathered is
-/// written, and the client's going away ends the answer.
-fn poll_own(
-    cx: &mut Context<'_>,
-    content: Pin<&mut BoxBody>,
-    wire: &mut Wire,
-    timer: &mut Timer,
-) -> Poll<Option<Result<Bytes, ()>>> {
-    if let Poll::Ready(next) = content.poll_next(cx) {
-        return Poll::Ready(next.map(|bytes| bytes.map_err(|_broken| ())));
-    }
-    match wire.poll_flush(cx) {
-        Poll::Ready(Ok(())) => {}
-        Poll::Ready(Err(_)) => return Poll::Ready(Some(Err(()))),
-        Poll::Pending => return timer.poll(cx).map(|()| Some(Err(()))),
-    }
-    while wire.has_room() {
-        match ready!(wire.poll_fill(cx)) {
-            Ok(1..) => {}
-            Ok(0) | Err(_) => return Poll::Ready(Some(Err(()))),
-        }
-    }
-    Poll::Pending
-}
-
-/// The time as answers tell it (RFC 9110 5.6.7), made once a second.
-#[derive(Debug, Default)]
-pub struct Clock {
-    made: Option<(Instant, [u8; 29])>,
-}
-
-// === impl Clock ===
-
-impl Clock {
-    /// The time now, within a second.
-    pub fn now(&mut self) -> [u8; 29] {
-        let now = Instant::now();
-        if let Some((made, text)) = &self.made
-            && now.duration_since(*made) < Duration::from_millis(500)
-        {
-            return *text;
-        }
-        let mut text = [b' '; 29];
-        let date = httpdate::fmt_http_date(std::time::SystemTime::now());
-        let length = date.len().min(text.len());
-        text[..length].copy_from_slice(&date.as_bytes()[..length]);
-        self.made = Some((now, text));
-        text
-    }
 }
