@@ -31,14 +31,31 @@ use crate::http1::head::{BadHead, Head, HeadLimits, Line, put};
 /// Requests of one connection at once.
 const STREAMS_MAX: u32 = 256;
 
+/// The same with those that the client has reset but that have not ended here: more than these are
+/// refused.
+const ACTIVE_MAX: usize = 2 * STREAMS_MAX as usize;
+
 /// What a client may send of one request, and of all, before it waits.
 const WINDOW: u32 = 64 * 1024;
 
 /// Bytes between the two ends of a pipe.
 const PIPE: usize = 64 * 1024;
 
+/// Bytes of one answer that wait to be framed, however many more the client would take.
+const UNSENT: usize = 64 * 1024;
+
 /// A connection that outlives its HTTP/2.
 struct Held<T>(Rc<RefCell<T>>);
+
+/// The requests of a connection that are under way.
+struct Active {
+    count: Cell<usize>,
+    /// When one of them last began or ended.
+    moved: Cell<Instant>,
+}
+
+/// One of them, until dropped.
+struct Counted(Rc<Active>);
 
 /// Why a stream was given up; the client sees a reset.
 #[derive(Debug, Error)]
@@ -55,6 +72,8 @@ enum Broken {
     Chunk(#[from] BadChunk),
     #[error("answer")]
     Response(#[from] http::Error),
+    #[error("the client does not take its answer")]
+    Late,
 }
 
 // === impl Held ===
@@ -113,6 +132,35 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Held<T> {
     }
 }
 
+// === impl Active ===
+
+impl Active {
+    fn new() -> Rc<Self> {
+        Rc::new(Self { count: Cell::new(0), moved: Cell::new(Instant::now()) })
+    }
+
+    fn begin(self: &Rc<Self>) -> Counted {
+        self.count.set(self.count.get() + 1);
+        self.moved.set(Instant::now());
+        Counted(Rc::clone(self))
+    }
+
+    /// How long none has been under way.
+    fn idle(&self) -> Duration {
+        if self.count.get() > 0 { Duration::ZERO } else { self.moved.get().elapsed() }
+    }
+}
+
+// === impl Counted ===
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let Self(active) = self;
+        active.count.set(active.count.get() - 1);
+        active.moved.set(Instant::now());
+    }
+}
+
 /// Serves one connection until it has been idle for too long, or the client or the balancer ends
 /// it.
 pub async fn serve<T>(worker: Rc<Worker>, io: T, peer: Peer)
@@ -123,6 +171,7 @@ where
     let head_max = u32::try_from(worker.limits.bytes).unwrap_or(u32::MAX);
     builder.max_concurrent_streams(STREAMS_MAX).max_header_list_size(head_max);
     builder.initial_window_size(WINDOW).initial_connection_window_size(4 * WINDOW);
+    builder.max_send_buffer_size(UNSENT);
     let io = Held(Rc::new(RefCell::new(io)));
     let greeting = builder.handshake(Held(Rc::clone(&io.0)));
     match tokio::time::timeout(worker.timeouts.head, greeting).await {
@@ -140,38 +189,45 @@ async fn requests<T>(worker: Rc<Worker>, mut connection: Connection<Held<T>, Byt
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let keep_alive = worker.timeouts.keep_alive;
-    let active = Rc::new(Cell::new(0_usize));
-    let mut last = Instant::now();
+    let active = Active::new();
+    // A client that was told goodbye has so long to take its last answers in and to end.
+    let (mut told, mut span) = (false, worker.timeouts.keep_alive);
     let mut stopping = false;
     loop {
-        let wait = keep_alive.saturating_sub(last.elapsed()).max(Duration::from_millis(10));
+        let wait = span.saturating_sub(active.idle()).max(Duration::from_millis(10));
         let accepted = tokio::select! {
             accepted = connection.accept() => accepted,
             () = worker.shared.stopped(), if !stopping => {
-                stopping = true;
+                (stopping, told, span) = (true, true, worker.timeouts.client_body);
                 connection.graceful_shutdown();
+                active.moved.set(Instant::now());
                 continue;
             }
             () = tokio::time::sleep(wait) => {
-                if active.get() > 0 {
-                    last = Instant::now();
-                } else if last.elapsed() >= keep_alive {
-                    connection.graceful_shutdown();
-                    last = Instant::now();
+                if active.idle() < span {
+                    continue;
                 }
+                if told {
+                    return debug!("client does not end its connection");
+                }
+                (told, span) = (true, worker.timeouts.client_body);
+                connection.graceful_shutdown();
+                active.moved.set(Instant::now());
                 continue;
             }
         };
-        last = Instant::now();
         match accepted {
-            Some(Ok((request, respond))) => {
-                active.set(active.get() + 1);
-                let counted = Rc::clone(&active);
+            Some(Ok((request, mut respond))) => {
+                // Nothing was done for it: the client may ask again elsewhere (RFC 9113 8.7).
+                if worker.shared.is_stopping() || active.count.get() >= ACTIVE_MAX {
+                    respond.send_reset(Reason::REFUSED_STREAM);
+                    continue;
+                }
+                let counted = active.begin();
                 let one = one(Rc::clone(&worker), peer.clone(), request, respond);
                 actix_web::rt::spawn(async move {
                     one.await;
-                    counted.set(counted.get() - 1);
+                    drop(counted);
                 });
             }
             Some(Err(error)) => {
@@ -192,11 +248,11 @@ async fn one(
 ) {
     let (near, far) = duplex(PIPE);
     let wire = Wire::new(Stream::Pipe(near), Rc::clone(&worker.buffers));
-    let limits = worker.limits;
+    let (limits, patience) = (worker.limits, worker.timeouts.client_body);
     let session = Session::new(worker, Stream::Pipe(far), peer);
     let bridged = async {
         tokio::select! {
-            bridged = bridge(RefCell::new(wire), limits, request, &mut respond) => bridged,
+            bridged = bridge(RefCell::new(wire), limits, patience, request, &mut respond) => bridged,
             // The session ends when it has nothing more to say; the bridge still has to pass it
             // on.
             () = async { session.run().await; pending().await } => Ok(()),
@@ -208,10 +264,12 @@ async fn one(
     }
 }
 
-/// Passes a request into the pipe and the answer out of it, both as they come.
+/// Passes a request into the pipe and the answer out of it, both as they come. A client that takes
+/// nothing for as long as `patience` is given up.
 async fn bridge(
     wire: RefCell<Wire>,
     limits: HeadLimits,
+    patience: Duration,
     request: http::Request<RecvStream>,
     respond: &mut SendResponse<Bytes>,
 ) -> Result<(), Broken> {
@@ -219,15 +277,16 @@ async fn bridge(
     let to_head = head.method == http::Method::HEAD;
     let framing = put_request(&head, body.is_end_stream(), wire.borrow_mut().output());
     let up = upload(&wire, body, framing);
-    let down = download(&wire, &limits, to_head, respond);
+    let down = download(&wire, &limits, patience, to_head, respond);
     tokio::pin!(up, down);
     tokio::select! {
         // An answer may come before the end of the request; then that is not wanted any more.
         answered = &mut down => answered,
-        uploaded = &mut up => {
-            uploaded?;
-            down.await
-        }
+        uploaded = &mut up => match uploaded {
+            // Who takes no more of the request may have answered.
+            Ok(()) | Err(Broken::Pipe(_)) => down.await,
+            Err(error) => Err(error),
+        },
     }
 }
 
@@ -308,6 +367,7 @@ async fn upload(
 async fn download(
     wire: &RefCell<Wire>,
     limits: &HeadLimits,
+    patience: Duration,
     to_head: bool,
     respond: &mut SendResponse<Bytes>,
 ) -> Result<(), Broken> {
@@ -321,7 +381,12 @@ async fn download(
             answer.read(&head, &wire.borrow().input()[..length], to_head)?;
             break length;
         }
-        fill(wire).await?;
+        tokio::select! {
+            filled = fill(wire) => filled?,
+            reason = poll_fn(|cx| respond.poll_reset(cx)) => {
+                return Err(h2::Error::from(reason?).into());
+            }
+        }
     };
     let response = response(&head, &answer, &wire.borrow().input()[..length])?;
     wire.borrow_mut().consume(length);
@@ -335,7 +400,7 @@ async fn download(
         match next {
             Next::Content { skip, length } => {
                 wire.borrow_mut().consume(skip);
-                let length = capacity(&mut send, length).await?;
+                let length = capacity(&mut send, length, patience).await?;
                 let content = Bytes::copy_from_slice(&wire.borrow().input()[..length]);
                 send.send_data(content, false)?;
                 wire.borrow_mut().consume(length);
@@ -371,16 +436,21 @@ async fn fill(wire: &RefCell<Wire>) -> io::Result<()> {
 }
 
 /// Waits until the client takes some of `wanted` bytes; how many.
-async fn capacity(send: &mut SendStream<Bytes>, wanted: usize) -> Result<usize, Broken> {
+async fn capacity(
+    send: &mut SendStream<Bytes>,
+    wanted: usize,
+    patience: Duration,
+) -> Result<usize, Broken> {
     send.reserve_capacity(wanted);
     loop {
         let room = send.capacity();
         if room > 0 {
             return Ok(room.min(wanted));
         }
-        match poll_fn(|cx| send.poll_capacity(cx)).await {
-            Some(room) => room?,
-            None => return Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
+        match tokio::time::timeout(patience, poll_fn(|cx| send.poll_capacity(cx))).await {
+            Ok(Some(room)) => room?,
+            Ok(None) => return Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
+            Err(_elapsed) => return Err(Broken::Late),
         };
     }
 }

@@ -134,7 +134,7 @@ impl Session {
                     Ok(Some(length)) => return Poll::Ready(Ok(length)),
                     Err(bad) => return Poll::Ready(Err(NoHead::Bad(ProxyError::Head(bad)))),
                 }
-            } else if self.worker.shared.is_stopping() {
+            } else if self.worker.shared.is_stopping() && !self.wire.stream().is_pipe() {
                 return Poll::Ready(Err(NoHead::End));
             }
             match self.wire.poll_fill(cx) {

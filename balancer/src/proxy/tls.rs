@@ -29,8 +29,13 @@ pub const H2: &[u8] = b"h2";
 #[derive(Debug)]
 pub struct Certificates {
     files: TlsConfig,
+    /// What the files looked like before they were first read.
+    first: Stamps,
     now: ArcSwap<ServerConfig>,
 }
+
+/// When each file was written, and its length; nothing of one that is not there.
+type Stamps = [Option<(SystemTime, u64)>; 2];
 
 /// Why the files are no good.
 #[derive(Debug, Error)]
@@ -54,8 +59,9 @@ impl Certificates {
     /// # Errors
     /// [`TlsError`].
     pub fn load(files: TlsConfig) -> Result<Arc<Self>, TlsError> {
+        let first = stamps(&files);
         let now = ArcSwap::from_pointee(read(&files)?);
-        Ok(Arc::new(Self { files, now }))
+        Ok(Arc::new(Self { files, first, now }))
     }
 
     /// Makes the handshake of one connection.
@@ -70,13 +76,13 @@ impl Certificates {
     /// When the signal cannot be listened to.
     pub async fn keep_fresh(self: Arc<Self>) -> io::Result<()> {
         let mut hang_up = signal(SignalKind::hangup())?;
-        let mut known = self.stamps();
+        let mut known = self.first;
         loop {
             let asked = tokio::select! {
                 _ = hang_up.recv() => true,
                 () = tokio::time::sleep(LOOK_EVERY) => false,
             };
-            let stamps = self.stamps();
+            let stamps = stamps(&self.files);
             if asked || stamps != known {
                 known = stamps;
                 self.reload();
@@ -95,14 +101,14 @@ impl Certificates {
             }
         }
     }
+}
 
-    fn stamps(&self) -> [Option<(SystemTime, u64)>; 2] {
-        let stamp = |file: &Path| {
-            let about = fs::metadata(file).ok()?;
-            Some((about.modified().ok()?, about.len()))
-        };
-        [stamp(&self.files.certificate), stamp(&self.files.key)]
-    }
+fn stamps(files: &TlsConfig) -> Stamps {
+    let stamp = |file: &Path| {
+        let about = fs::metadata(file).ok()?;
+        Some((about.modified().ok()?, about.len()))
+    };
+    [stamp(&files.certificate), stamp(&files.key)]
 }
 
 fn read(files: &TlsConfig) -> Result<ServerConfig, TlsError> {
@@ -120,4 +126,46 @@ fn read(files: &TlsConfig) -> Result<ServerConfig, TlsError> {
         .with_single_cert(certificates, key)?;
     config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(files: &TlsConfig) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(&files.certificate, made.cert.pem()).unwrap();
+        fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    }
+
+    #[test]
+    fn files_that_change_before_they_are_looked_after_are_read_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = TlsConfig {
+            certificate: folder.path().join("certificate.pem"),
+            key: folder.path().join("key.pem"),
+            listen: None,
+        };
+        write(&files);
+        let held = Certificates::load(files.clone()).unwrap();
+        let before = held.now.load_full();
+        write(&files);
+        let key = fs::File::options().write(true).open(&files.key).unwrap();
+        key.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let is_new = async {
+                while Arc::ptr_eq(&before, &held.now.load_full()) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let fresh = async {
+                tokio::select! {
+                    ended = Arc::clone(&held).keep_fresh() => ended.unwrap(),
+                    () = is_new => {}
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(30), fresh).await.unwrap();
+        });
+    }
 }

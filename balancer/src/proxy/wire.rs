@@ -165,6 +165,11 @@ impl Stream {
         }
     }
 
+    /// Whether it is one stream of an HTTP/2 connection: its request is there already.
+    pub fn is_pipe(&self) -> bool {
+        matches!(self, Self::Pipe(_))
+    }
+
     /// Whether it has an end of its own, which tells the other side that nothing was cut off.
     pub fn says_goodbye(&self) -> bool {
         match self {

@@ -1,7 +1,9 @@
 //! TLS and HTTP/2 at the front, by real clients of both.
 
+mod flow;
 mod http1;
 mod http2;
+mod raw;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -81,16 +83,26 @@ fn speaking_tls(upstream: &Upstream, files: &Files, arguments: &[&str]) -> (Bala
     all.extend(["--tls-listen", "127.0.0.1:0"]);
     all.extend(arguments);
     let balancer = over(&[upstream], &all);
+    let port = tls_port(&balancer);
+    (balancer, port)
+}
+
+/// Where a balancer tells that it speaks TLS.
+fn tls_port(balancer: &Balancer) -> u16 {
     let told = balancer.events("TLS is spoken");
     let address: std::net::SocketAddr = told[0].fields["listen"].as_str().unwrap().parse().unwrap();
-    (balancer, address.port())
+    address.port()
 }
 
 type Secured = StreamOwned<ClientConnection, TcpStream>;
 
 fn connect(files: &Files, port: u16) -> Secured {
+    connect_by(b"http/1.1", files, port)
+}
+
+fn connect_by(protocol: &[u8], files: &Files, port: u16) -> Secured {
     let name = ServerName::try_from("localhost").unwrap();
-    let session = ClientConnection::new(files.client(b"http/1.1"), name).unwrap();
+    let session = ClientConnection::new(files.client(protocol), name).unwrap();
     let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     StreamOwned::new(session, stream)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
+use tokio_rustls::rustls;
 
 use super::{Files, connect, exchange, replace, speaking_tls};
 use crate::conformance::over;
@@ -116,6 +117,7 @@ fn files_that_are_no_good_are_refused_at_the_start() {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{said}: {text}");
         assert!(text.contains(said), "{said}: {text}");
+        assert!(!text.contains("balancer is serving"), "{said}: {text}");
     }
 }
 
@@ -163,6 +165,42 @@ fn a_new_certificate_is_taken_without_a_lost_request() {
     balancer.signal(Signal::HUP);
     wait_for("the second refusal", || (balancer.events(kept).len() >= 2).then_some(()));
     assert!(exchange(&mut connect(&files, port), LAST).is_ok());
+}
+
+/// Makes files that nothing but their content tells from others of this kind: a certificate is a
+/// few bytes longer or shorter each time.
+fn unremarkable(files: &Files) {
+    for file in [files.certificate(), files.key()] {
+        let mut text = std::fs::read_to_string(&file).unwrap();
+        text += &"\n".repeat(2_000 - text.len());
+        std::fs::write(&file, text).unwrap();
+        let written = std::fs::File::options().write(true).open(&file).unwrap();
+        written.set_modified(std::time::UNIX_EPOCH).unwrap();
+    }
+}
+
+#[test]
+fn a_hang_up_reads_files_that_do_not_look_new() {
+    let (upstream, files) = (Upstream::playing(), Files::new());
+    unremarkable(&files);
+    let (balancer, port) = speaking_tls(&upstream, &files, &[]);
+    let old = files.client(b"http/1.1");
+    let next = Files::new();
+    unremarkable(&next);
+    std::fs::rename(next.certificate(), files.certificate()).unwrap();
+    std::fs::rename(next.key(), files.key()).unwrap();
+    let new = files.client(b"http/1.1");
+    let accepts = |config: &Arc<rustls::ClientConfig>| {
+        let name = super::ServerName::try_from("localhost").unwrap();
+        let session = super::ClientConnection::new(Arc::clone(config), name).unwrap();
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        exchange(&mut super::StreamOwned::new(session, stream), LAST).is_ok()
+    };
+    assert!(accepts(&old) && !accepts(&new), "nothing says that they are new");
+    balancer.signal(Signal::HUP);
+    wait_for("the new certificate", || accepts(&new).then_some(()));
+    assert!(!accepts(&old));
 }
 
 #[test]

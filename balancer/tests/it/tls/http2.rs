@@ -11,35 +11,48 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
-use super::{Files, ServerName, speaking_tls};
+use super::{Files, ServerName, speaking_tls, tls_port};
 use crate::conformance::upstream::{Exchange, Then, Upstream};
-use crate::support::{PATIENCE, wait_for};
+use crate::support::{Balancer, PATIENCE, wait_for};
 
 /// A connection; its driver ends with an error if the other side broke the protocol.
-struct Client {
-    send: SendRequest<Bytes>,
-    driver: JoinHandle<Result<(), h2::Error>>,
+pub(super) struct Client {
+    pub(super) send: SendRequest<Bytes>,
+    pub(super) driver: JoinHandle<Result<(), h2::Error>>,
 }
 
-struct Whole {
-    head: Response<()>,
-    body: Vec<u8>,
-    trailers: Option<HeaderMap>,
+pub(super) struct Whole {
+    pub(super) head: Response<()>,
+    pub(super) body: Vec<u8>,
+    pub(super) trailers: Option<HeaderMap>,
 }
 
 impl Client {
-    async fn connect(files: &Files, port: u16) -> Self {
+    pub(super) async fn connect(files: &Files, port: u16) -> Self {
+        Self::connect_with(&h2::client::Builder::new(), files, port).await
+    }
+
+    /// The same, with windows of the client's own.
+    pub(super) async fn connect_with(
+        windows: &h2::client::Builder,
+        files: &Files,
+        port: u16,
+    ) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         let connector = TlsConnector::from(files.client(b"h2"));
         let name = ServerName::try_from("localhost").unwrap();
         let stream = connector.connect(name, stream).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-        let (send, connection) = h2::client::handshake(stream).await.unwrap();
+        let (send, connection) = windows.handshake(stream).await.unwrap();
         Self { send, driver: tokio::spawn(connection) }
     }
 
     /// Sends a request with its body in these pieces.
-    async fn send(&self, request: Request<()>, body: &[Bytes]) -> Result<Whole, h2::Error> {
+    pub(super) async fn send(
+        &self,
+        request: Request<()>,
+        body: &[Bytes],
+    ) -> Result<Whole, h2::Error> {
         let mut send = self.send.clone().ready().await?;
         let (answer, mut stream) = send.send_request(request, body.is_empty())?;
         for (index, piece) in body.iter().enumerate() {
@@ -65,17 +78,17 @@ impl Client {
         Ok(Whole { head: Response::from_parts(head, ()), body: whole, trailers })
     }
 
-    async fn get(&self, path: &str) -> Result<Whole, h2::Error> {
+    pub(super) async fn get(&self, path: &str) -> Result<Whole, h2::Error> {
         self.send(ask("GET", path).body(()).unwrap(), &[]).await
     }
 }
 
-fn ask(method: &str, path: &str) -> http::request::Builder {
+pub(super) fn ask(method: &str, path: &str) -> http::request::Builder {
     Request::builder().method(method).uri(format!("https://localhost{path}"))
 }
 
 /// Runs a test of one connection; none may take longer than patience allows.
-fn by_http2<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
+pub(super) fn by_http2<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(PATIENCE, test()).await.unwrap() });
 }
@@ -269,6 +282,25 @@ fn failures_are_http_2_answers() {
         let request = Request::builder().method("CONNECT").uri("localhost:1").body(()).unwrap();
         assert_eq!(client.send(request, &[]).await.unwrap().head.status(), 501);
         assert_eq!(client.get("/x").await.unwrap().body, b"ok");
+    });
+}
+
+#[test]
+fn without_a_replica_the_answer_says_so() {
+    let files = Files::new();
+    let flags = files.flags();
+    let mut all = vec!["--replicas", "0", "--tls-listen", "127.0.0.1:0"];
+    all.extend(flags.iter().map(String::as_str));
+    let balancer = Balancer::start(&all);
+    by_http2(async || {
+        let client = Client::connect(&files, tls_port(&balancer)).await;
+        let whole = client.get("/x").await.unwrap();
+        assert_eq!(whole.head.status(), 503);
+        assert_eq!(whole.head.headers()["content-type"], "application/json");
+        let body: serde_json::Value = serde_json::from_slice(&whole.body).unwrap();
+        assert_eq!(body["status"], "failure");
+        let rep = client.get("/rep").await.unwrap();
+        assert!(rep.head.status() == 200 && rep.body.starts_with(b"{"), "{:?}", rep.head);
     });
 }
 
