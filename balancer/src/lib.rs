@@ -19,7 +19,7 @@
 //! | [`telemetry`] | log lines |
 //!
 //! Arrows only point down: `main → lib → {proxy, admin, prober, supervisor} → state → routing →
-//! fleet::seat`, `proxy → http1`, and `supervisor → {runtime, fleet}`.
+//! fleet::seat`, `{proxy, prober} → http1`, and `supervisor → {runtime, fleet}`.
 //!
 //! # The way of a request
 //!

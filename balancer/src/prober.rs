@@ -1,22 +1,34 @@
 //! Heartbeats: every running replica is asked for its health path at intervals.
+//!
+//! A replica has a place of its own in the interval, one of a few: those that share one are
+//! asked in one turn of the event loop. What nobody needs to know is not told: a fleet that is well
+//! is silent.
 
+mod answer;
+mod client;
+mod error;
+mod news;
+mod place;
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use actix_web::rt::spawn;
-use awc::{Client, Connector};
-use rand::RngExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use crate::config::HealthConfig;
 use crate::fleet::seat::Hostname;
-
-/// The first pause of a replica that is not ready yet: pauses grow by half up to the interval, so
-/// that a quick start is seen at once and a slow one costs little.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
+use client::Client;
+pub use error::ProbeError;
+use news::News;
+use place::{Pace, Places};
 
 /// A probe's result.
 #[derive(Debug)]
@@ -27,75 +39,119 @@ pub struct Probe {
     pub address: SocketAddr,
     /// Whether it answered with success in time.
     pub good: bool,
+    /// Why not.
+    pub error: Option<ProbeError>,
 }
 
 /// Starts the probing of replicas.
 pub struct Prober {
-    client: Client,
     config: HealthConfig,
+    places: Places,
+    room: Arc<Semaphore>,
     results: mpsc::Sender<Probe>,
 }
 
 /// The probing of one replica; ends when dropped.
 #[derive(Debug)]
-pub struct Watch(JoinHandle<()>);
+pub struct Watch {
+    task: JoinHandle<()>,
+    bell: Rc<Bell>,
+}
+
+/// Calls for a probe before its time.
+#[derive(Debug)]
+struct Bell {
+    rung: Notify,
+    /// A probe is under way, or called for.
+    under_way: Cell<bool>,
+}
+
+/// The one who asks.
+struct Watcher {
+    hostname: Hostname,
+    client: Client,
+    pace: Pace,
+    news: News,
+    bell: Rc<Bell>,
+    results: mpsc::Sender<Probe>,
+}
 
 // === impl Prober ===
 
 impl Prober {
-    /// Sends every result to `results`.
+    /// Sends to `results` every bad result, and good ones until `rise` of them in a row are told:
+    /// more would change nothing (as long as nothing but probes changes a replica's health).
     pub fn new(config: HealthConfig, results: mpsc::Sender<Probe>) -> Self {
-        // A probe has a connection of its own: whether a new one is taken is part of the question.
-        let connector = Connector::new().limit(0).timeout(config.timeout);
-        let client = Client::builder()
-            .connector(connector)
-            .timeout(config.timeout)
-            .disable_redirects()
-            .finish();
-        Self { client, config, results }
+        let places = Places::new(Instant::now(), config.interval);
+        Self { config, places, room: client::room_for_kept(), results }
     }
 
-    /// Probes a replica from now on.
+    /// Probes a replica from now on: the first time at once, then after pauses that grow up to the
+    /// interval, and from its first good answer on at its place in the interval.
     pub fn watch(&self, hostname: Hostname, address: SocketAddr) -> Watch {
-        let (client, results) = (self.client.clone(), self.results.clone());
-        let interval = self.config.interval;
-        let url = format!("http://{address}{}", self.config.path);
-        Watch(spawn(async move {
-            let mut pause = FIRST_PAUSE.min(interval);
-            loop {
-                let good = ask(&client, &url).await;
-                let probe = Probe { hostname: hostname.clone(), address, good };
-                if results.send(probe).await.is_err() {
-                    return;
-                }
-                if good && pause < interval {
-                    // From here on at its own place in the interval, so that replicas that were
-                    // started together are not probed together.
-                    pause = interval;
-                    sleep(interval.mul_f64(rand::rng().random_range(0.0..1.0))).await;
-                    continue;
-                }
-                sleep(pause).await;
-                pause = (pause * 3 / 2).min(interval);
-            }
-        }))
-    }
-}
-
-async fn ask(client: &Client, url: &str) -> bool {
-    match client.get(url).force_close().no_decompress().send().await {
-        Ok(answer) => answer.status().is_success(),
-        Err(error) => {
-            debug!(%url, %error, "probe failed");
-            false
-        }
+        // The first probe is as good as under way.
+        let bell = Rc::new(Bell { rung: Notify::new(), under_way: Cell::new(true) });
+        let watcher = Watcher {
+            hostname,
+            client: Client::new(&self.config, address, Arc::clone(&self.room)),
+            pace: Pace::new(self.places),
+            news: News::new(self.config.limits.rise),
+            bell: Rc::clone(&bell),
+            results: self.results.clone(),
+        };
+        Watch { task: spawn(watcher.run()), bell }
     }
 }
 
 // === impl Watch ===
 
+impl Watch {
+    /// Probes at once, over a new connection; one that is under way will do. The probes at its
+    /// place in the interval stay where they are.
+    pub fn now(&self) {
+        if !self.bell.under_way.replace(true) {
+            self.bell.rung.notify_one();
+        }
+    }
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
+    }
+}
+
+// === impl Watcher ===
+
+impl Watcher {
+    /// Until nobody listens any more, or the task is aborted.
+    async fn run(mut self) {
+        let mut rung = false;
+        loop {
+            let began = Instant::now();
+            let error = self.client.ask(rung).await.err();
+            self.bell.under_way.set(false);
+            let due = self.pace.next(error.is_none(), began, Instant::now(), &mut rand::rng());
+            if self.news.is_news(error.is_none()) && !self.tell(error).await {
+                return;
+            }
+            rung = tokio::select! {
+                biased;
+                () = self.bell.rung.notified() => true,
+                () = sleep_until(due) => false,
+            };
+            self.bell.under_way.set(true);
+        }
+    }
+
+    /// Tells a result; whether anybody listens.
+    async fn tell(&self, error: Option<ProbeError>) -> bool {
+        let (hostname, address) = (self.hostname.clone(), self.client.address());
+        if let Some(error) = &error {
+            let error = crate::telemetry::chain(error);
+            debug!(hostname = hostname.as_str(), %address, error, "probe failed");
+        }
+        let probe = Probe { hostname, address, good: error.is_none(), error };
+        self.results.send(probe).await.is_ok()
     }
 }
