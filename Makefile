@@ -4,8 +4,11 @@ COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 IMAGES := balancer server analysis
 SECONDS ?= 20
+MINUTES ?= 10
+SEED ?= 1
+RUNTIME ?= process
 
-.PHONY: help run demo test check lint docs deny experiment bench fuzz images clean
+.PHONY: help run demo test check lint docs deny experiment bench chaos fuzz images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +51,10 @@ bench: ## the figures for speed and memory, then the same beside nginx and HAPro
 	cargo build --workspace --release --locked
 	$(TARGET_DIR)/release/analysis bench
 	$(TARGET_DIR)/release/analysis proxies
+
+chaos: ## faults at random under load; MINUTES=10 SEED=1 RUNTIME=process (or docker)
+	cargo build --workspace --release --locked
+	$(TARGET_DIR)/release/analysis chaos --minutes $(MINUTES) --seed $(SEED) --runtime $(RUNTIME)
 
 # The compiler is the stable one: RUSTC_BOOTSTRAP lets it take the flags that count coverage. No
 # sanitizer: the balancer has no unsafe code, and without one more is tried. New inputs go to

@@ -149,7 +149,10 @@ fn seconds(span: Duration) -> String {
 
 /// Starts one container and removes it again. Gives how long `docker run -d` took, and how long it
 /// was until the heartbeat was answered.
-async fn docker_run(image: &str) -> anyhow::Result<(Duration, Duration)> {
+///
+/// # Errors
+/// When it does not start, or does not answer in time.
+pub(crate) async fn docker_run(image: &str) -> anyhow::Result<(Duration, Duration)> {
     let label = own_label();
     let begin = Instant::now();
     let id = docker(&["run", "-d", "--network", "net1", "--label", &label, image]).await?;
@@ -200,7 +203,11 @@ fn own_label() -> String {
     format!("{LABEL}={}", std::process::id())
 }
 
-async fn remove_labelled() -> anyhow::Result<()> {
+/// Removes what a failure left.
+///
+/// # Errors
+/// When the engine does not answer.
+pub(crate) async fn remove_labelled() -> anyhow::Result<()> {
     let filter = format!("label={}", own_label());
     let left = docker(&["ps", "--all", "--quiet", "--filter", &filter]).await?;
     for id in left.split_whitespace() {

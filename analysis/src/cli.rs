@@ -1,6 +1,9 @@
 //! The command line.
 
-use std::path::PathBuf;
+pub(crate) mod chaos;
+pub(crate) mod heal;
+
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -42,6 +45,10 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Put nginx, HAProxy and the balancer through the same work, in turns
     Proxies(ProxiesArgs),
+    /// Hurt the fleet at random under load, and check what must hold all the same
+    Chaos(chaos::Args),
+    /// Time how soon the fleet is whole again after deaths, and what 200 replicas cost
+    Heal(heal::Args),
 }
 
 /// `analysis load`
@@ -193,12 +200,7 @@ impl ExperimentArgs {
     /// When the report folder cannot be made, or there is nothing to send.
     pub(crate) fn setup(&self) -> anyhow::Result<Setup> {
         ensure!(self.requests > 0, "-n must be at least 1");
-        let balancer = match &self.balancer {
-            Some(path) => path.clone(),
-            None => std::env::current_exe()
-                .context("where is this program? Say --balancer PATH")?
-                .with_file_name("balancer"),
-        };
+        let balancer = balancer(self.balancer.as_deref())?;
         Ok(Setup {
             report: Report::open(&self.out)?,
             runtime: self.runtime,
@@ -207,6 +209,16 @@ impl ExperimentArgs {
             requests: self.requests,
             seed: self.seed,
         })
+    }
+}
+
+/// The balancer that was named, or the one beside this program.
+fn balancer(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    match named {
+        Some(path) => Ok(path.to_owned()),
+        None => Ok(std::env::current_exe()
+            .context("where is this program? Say --balancer PATH")?
+            .with_file_name("balancer")),
     }
 }
 

@@ -12,15 +12,19 @@
 //! experiment  A-1 to A-4
 //! bench       how fast the balancer is
 //! proxies     nginx, HAProxy and the balancer at the same work, in turns
+//! chaos       faults at random under load, and what must hold all the same
+//! heal        how soon the fleet is whole again, with few and with many replicas
 //! stats       spread, three sigmas, percentiles: pure
 //! chart       figures → SVG and PNG, by plotters
 //! report      CSV files, and Markdown between the markers of report/README.md
 //! ```
 
 mod bench;
+mod chaos;
 mod chart;
 mod cli;
 mod experiment;
+mod heal;
 mod load;
 mod proxies;
 mod report;
@@ -87,6 +91,12 @@ async fn dispatch(command: Command) -> anyhow::Result<Problems> {
             proxies::run(&args.experiment.setup()?, &args.plan()?).await?;
             Ok(Problems::new())
         }
+        Command::Chaos(args) if args.dry_run => {
+            chaos::dry_run(args.runtime, args.seed, &args.plan()?);
+            Ok(Problems::new())
+        }
+        Command::Chaos(args) => chaos::run(&args.setup()?, &args.plan()?).await,
+        Command::Heal(args) => heal::run(&args.setup()?, &args.plan()?).await,
     }
 }
 

@@ -16,7 +16,7 @@
 mod client;
 mod page;
 mod process;
-mod procfs;
+pub(crate) mod procfs;
 mod proxy;
 mod run;
 mod tools;

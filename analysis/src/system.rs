@@ -48,6 +48,7 @@ pub(crate) struct Options {
 /// A running balancer. Dropping it stops it, too: by SIGTERM, and by SIGKILL when that takes too
 /// long.
 pub(crate) struct Balancer {
+    options: Options,
     child: Child,
     address: SocketAddr,
     runtime: Runtime,
@@ -131,33 +132,34 @@ impl Balancer {
         Ok((status, balancer.log.text()))
     }
 
-    fn launch(options: &Options) -> anyhow::Result<Self> {
+    /// Starts it, and does not wait for its replicas.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(crate) fn launch(options: &Options) -> anyhow::Result<Self> {
         let address = free_address(options.listen)?;
-        let mut command = Command::new(&options.binary);
-        command
-            .args(["--listen", &address.to_string()])
-            .args(["--runtime", options.runtime.name()])
-            .args(["--replicas", &options.replicas.to_string()])
-            .args(&options.arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
         let pool = format!("analysis-{}-{}", std::process::id(), address.port());
-        if options.runtime == Runtime::Docker {
-            command.args(["--image", &options.image, "--pool", &pool]);
-        }
-        forget_settings(&mut command);
-        let mut child = command.spawn().with_context(|| {
-            format!(
-                "cannot start {}; build it with `cargo build --release -p balancer`, or say \
-                 --balancer PATH",
-                options.binary.display()
-            )
-        })?;
         let log = Log::default();
-        log.follow(child.stdout.take());
-        log.follow(child.stderr.take());
-        Ok(Self { child, address, runtime: options.runtime, pool, log, api: Api::new(address) })
+        let child = spawn(options, address, &pool, &log)?;
+        let (options, runtime) = (options.clone(), options.runtime);
+        Ok(Self { options, child, address, runtime, pool, log, api: Api::new(address) })
+    }
+
+    /// Kills it by SIGKILL, and starts it again at the same address with the same pool and
+    /// arguments. Does not wait for its replicas.
+    ///
+    /// # Errors
+    /// When it had ended before, or cannot be started.
+    pub(crate) async fn crash(&mut self) -> anyhow::Result<()> {
+        signal(self.pid()?, Signal::KILL)?;
+        self.child.wait().await?;
+        self.child = spawn(&self.options, self.address, &self.pool, &self.log)?;
+        Ok(())
+    }
+
+    /// Whether it runs: it has not ended by itself.
+    pub(crate) fn runs(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// The URL of a path.
@@ -168,6 +170,21 @@ impl Balancer {
     /// To talk to it.
     pub(crate) fn api(&self) -> &Api {
         &self.api
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Tells its containers from those of others.
+    pub(crate) fn pool(&self) -> &str {
+        &self.pool
+    }
+
+    /// Its last lines, each on a line of its own.
+    pub(crate) fn last_lines(&self) -> String {
+        self.log.text()
     }
 
     /// Its process.
@@ -202,6 +219,33 @@ impl Balancer {
         self.child.wait().await?;
         Ok(())
     }
+}
+
+/// Starts the program.
+fn spawn(options: &Options, address: SocketAddr, pool: &str, log: &Log) -> anyhow::Result<Child> {
+    let mut command = Command::new(&options.binary);
+    command
+        .args(["--listen", &address.to_string()])
+        .args(["--runtime", options.runtime.name()])
+        .args(["--replicas", &options.replicas.to_string()])
+        .args(&options.arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    if options.runtime == Runtime::Docker {
+        command.args(["--image", &options.image, "--pool", pool]);
+    }
+    forget_settings(&mut command);
+    let mut child = command.spawn().with_context(|| {
+        format!(
+            "cannot start {}; build it with `cargo build --release -p balancer`, or say \
+             --balancer PATH",
+            options.binary.display()
+        )
+    })?;
+    log.follow(child.stdout.take());
+    log.follow(child.stderr.take());
+    Ok(child)
 }
 
 impl Drop for Balancer {

@@ -1,5 +1,6 @@
 //! The endpoints: which path and method gets which answer.
 
+use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use actix_web::body::MessageBody;
@@ -17,8 +18,12 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde::Serialize;
 
+use crate::journal::Journal;
 use crate::latency::{Latency, QueueFull, WorkQueue};
-use crate::options::{Options, OptionsError};
+use crate::options::Options;
+
+/// The header with a request's id.
+const REQUEST_ID: &str = "x-request-id";
 
 /// What all workers of one replica share.
 #[derive(Debug)]
@@ -27,6 +32,7 @@ pub(crate) struct Replica {
     known_user: Option<String>,
     queue: WorkQueue,
     latency: Latency,
+    journal: Option<Journal>,
     /// Two sources of randomness, so that the requests that are dropped do not depend on how many
     /// others were worked on in between.
     slowness: Mutex<StdRng>,
@@ -133,13 +139,21 @@ async fn login(replica: Data<Replica>) -> Result<HttpResponse, Refusal> {
     Ok(successful(StatusCode::OK, "logged in"))
 }
 
-async fn register(replica: Data<Replica>, query: Query) -> Result<HttpResponse, Refusal> {
-    replica.change(&query).await?;
+async fn register(
+    replica: Data<Replica>,
+    query: Query,
+    request: HttpRequest,
+) -> Result<HttpResponse, Refusal> {
+    replica.change(&query, &request).await?;
     Ok(successful(StatusCode::CREATED, "registered"))
 }
 
-async fn change_password(replica: Data<Replica>, query: Query) -> Result<HttpResponse, Refusal> {
-    replica.change(&query).await?;
+async fn change_password(
+    replica: Data<Replica>,
+    query: Query,
+    request: HttpRequest,
+) -> Result<HttpResponse, Refusal> {
+    replica.change(&query, &request).await?;
     Ok(successful(StatusCode::CREATED, "password changed"))
 }
 
@@ -158,15 +172,20 @@ async fn wrong_method(request: HttpRequest, access: Access) -> HttpResponse {
 // === impl Replica ===
 
 impl Replica {
-    pub(crate) fn new(options: &Options) -> Result<Self, OptionsError> {
+    /// # Errors
+    ///
+    /// When the options contradict each other, or the journal's address is none.
+    pub(crate) fn new(options: &Options) -> io::Result<Self> {
+        let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
         let mut seed = options.seed.map_or_else(rand::make_rng, StdRng::seed_from_u64);
         let drops = Mutex::new(StdRng::from_rng(&mut seed));
         let slowness = Mutex::new(StdRng::from_rng(&mut seed));
         Ok(Self {
             id: options.server_id.clone(),
             known_user: options.known_user().map(str::to_owned),
-            queue: options.work_queue()?,
+            queue: options.work_queue().map_err(invalid)?,
             latency: options.latency(),
+            journal: options.journal.as_deref().map(Journal::open).transpose()?,
             slowness,
             drops: options.skip_some_requests.then_some(drops),
         })
@@ -182,13 +201,20 @@ impl Replica {
         Ok(())
     }
 
-    /// The way of a POST: dropped, or worked on, or done in vain for a user nobody knows.
-    async fn change(&self, query: &Query) -> Result<(), Refusal> {
+    /// The way of a POST: dropped, or worked on in vain for a user nobody knows, or carried out,
+    /// which the journal is told.
+    async fn change(&self, query: &Query, request: &HttpRequest) -> Result<(), Refusal> {
         if self.drops_next() {
             return Err(Refusal::Dropped);
         }
         self.work().await?;
-        if self.knows(query) { Ok(()) } else { Err(Refusal::UnknownUser) }
+        if !self.knows(query) {
+            return Err(Refusal::UnknownUser);
+        }
+        if let Some(journal) = &self.journal {
+            journal.note(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
+        }
+        Ok(())
     }
 
     fn drops_next(&self) -> bool {

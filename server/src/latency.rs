@@ -89,6 +89,8 @@ struct Place<'a>(&'a AtomicUsize);
 impl Share {
     /// No request at all.
     pub const NONE: Self = Self(0.0);
+    /// Every one.
+    pub const ALL: Self = Self(1.0);
     const ALLOWED: &'static str = "a share from 0 to 1, such as 0.05 for 5 %";
 
     /// # Errors

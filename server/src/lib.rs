@@ -10,6 +10,7 @@
 //!   drop         one POST in five, when asked for: 500                 Replica::drops_next
 //!   wait         a place in the queue, then a slot; none left: 503     latency::WorkQueue
 //!   work         the usual time, or for some requests a longer one     latency::Latency
+//!   tell         of a POST that was carried out, when asked for        journal::Journal
 //!   answer       200, 201, or 404 for another user than the known one
 //! ```
 //!
@@ -24,6 +25,7 @@
 
 mod connections;
 mod handlers;
+mod journal;
 pub mod latency;
 mod options;
 
@@ -76,21 +78,21 @@ pub enum Error {
 /// when the listener and the last connection are closed, or at that deadline: what is left then is
 /// cut off, at once when the program ends and within a second when it goes on.
 ///
-/// `options.listen` and `options.port` are not looked at: the listener is there already.
+/// `options.listen`, `options.port` and the delay of a start are not looked at: the listener is
+/// there already.
 /// Works in a tokio runtime and in an actix system.
 ///
 /// # Errors
 ///
 /// [`io::ErrorKind::InvalidInput`] with an [`OptionsError`] inside for options that contradict
-/// each other; otherwise what the operating system said when threads or sockets were set up.
+/// each other; otherwise what the operating system said when threads or sockets were set up, the
+/// journal's among them.
 pub async fn run(
     listener: TcpListener,
     options: Options,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let replica = Replica::new(&options)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let replica = web::Data::new(replica);
+    let replica = web::Data::new(Replica::new(&options)?);
     let connections = Connections::default();
     let opened = connections.clone();
 
@@ -125,9 +127,9 @@ pub async fn run(
     }
 }
 
-/// The whole program: binds [`Options::address`], says so in one line on stderr (`server 1
-/// listens on 127.0.0.1:5000`), serves, and returns after SIGTERM or SIGINT as [`run`] does.
-/// Blocks; must not be called inside an async runtime.
+/// The whole program: waits as [`Options::start_delay`] has it, binds [`Options::address`], says so
+/// in one line on stderr (`server 1 listens on 127.0.0.1:5000`), serves, and returns after SIGTERM or
+/// SIGINT as [`run`] does. Blocks; must not be called inside an async runtime.
 ///
 /// # Errors
 ///
@@ -135,16 +137,28 @@ pub async fn run(
 pub fn main(options: Options) -> Result<(), Error> {
     options.check()?;
     actix_web::rt::System::new().block_on(async {
+        let id = options.server_id.clone();
+        let terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+        let interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+        let told = first_of(terminate, interrupt);
+        tokio::pin!(told);
+        if options.is_delayed() {
+            say(format_args!("server {id} waits {:?} before it listens", options.start_delay));
+            tokio::select! {
+                () = tokio::time::sleep(options.start_delay) => {}
+                name = &mut told => {
+                    say(format_args!("server {id} stops: {name}"));
+                    return Ok(());
+                }
+            }
+        }
         let asked = options.address();
         let listener = bind(asked).map_err(|source| Error::Listen { address: asked, source })?;
         let address = listener.local_addr().map_err(Error::Serve)?;
-        let terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
-        let interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
 
-        say(format_args!("server {} listens on {address}", options.server_id));
-        let id = options.server_id.clone();
+        say(format_args!("server {id} listens on {address}"));
         run(listener, options, async {
-            let name = first_of(terminate, interrupt).await;
+            let name = told.await;
             say(format_args!("server {id} stops: {name}"));
         })
         .await

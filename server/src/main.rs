@@ -10,7 +10,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The demo replica of the load balancer: a small web server with faults and delays on demand.
 ///
 /// It answers GET /home, /heartbeat, /health-check and /login, POST /register and
-/// /changePassword, and stops gracefully on SIGTERM and SIGINT.
+/// /changePassword, and stops gracefully on SIGTERM and SIGINT. With --journal it tells of every POST
+/// that it carried out.
 #[derive(Debug, Parser)]
 #[command(name = "server", version)]
 struct Arguments {

@@ -7,12 +7,15 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 
 use crate::latency::{Factor, Latency, Share, WorkQueue};
 
 const PORT: u16 = 5000;
 const SERVER_ID: &str = "1";
 const LATENCY: &str = "0ms";
+const START_DELAY: &str = "0ms";
 const SHUTDOWN_TIMEOUT: &str = "10s";
 
 /// The queue when `--concurrency` is given without `--queue`: long enough for a burst, and still
@@ -93,6 +96,31 @@ pub struct Options {
     #[arg(long, env = "SERVER_SEED", value_name = "NUMBER")]
     pub seed: Option<u64>,
 
+    /// Where every POST that was carried out is told, before it is answered: its X-Request-Id in
+    /// one UDP datagram, escaped and at most 128 bytes of it, - without one. Lets a test count
+    /// what replicas did that are dead by then, such as 127.0.0.1:9000 [default: nowhere]
+    #[arg(long, env = "SERVER_JOURNAL", value_name = "ADDR", value_parser = journal)]
+    pub journal: Option<String>,
+
+    /// How long a start waits before it listens, such as 3s
+    #[arg(
+        long,
+        env = "SERVER_START_DELAY",
+        value_name = "TIME",
+        default_value = START_DELAY,
+        value_parser = humantime::parse_duration,
+    )]
+    pub start_delay: Duration,
+
+    /// Share of the starts that wait so, from 0 to 1, each drawn at random (by --seed, when given)
+    #[arg(
+        long,
+        env = "SERVER_START_DELAY_SHARE",
+        value_name = "SHARE",
+        default_value_t = Share::ALL,
+    )]
+    pub start_delay_share: Share,
+
     /// How long requests in flight may take to finish after SIGTERM or SIGINT
     #[arg(
         long,
@@ -155,6 +183,12 @@ impl Options {
         Latency::new(self.latency, self.slow_share, self.slow_factor)
     }
 
+    /// Whether this start waits before it listens: drawn anew at each call, unless there is a seed.
+    pub(crate) fn is_delayed(&self) -> bool {
+        let mut rng: StdRng = self.seed.map_or_else(rand::make_rng, StdRng::seed_from_u64);
+        !self.start_delay.is_zero() && rng.random_bool(self.start_delay_share.get())
+    }
+
     /// The only user, if there is one: an empty name is none.
     pub(crate) fn known_user(&self) -> Option<&str> {
         self.username.as_deref().filter(|name| !name.is_empty())
@@ -176,6 +210,9 @@ impl Default for Options {
             concurrency: None,
             queue: None,
             seed: None,
+            journal: None,
+            start_delay: Duration::ZERO,
+            start_delay_share: Share::ALL,
             shutdown_timeout: Duration::from_secs(10),
         }
     }
@@ -221,6 +258,16 @@ fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().or(Err("must be ADDRESS:PORT, such as 127.0.0.1:5000 or [::1]:5000"))
 }
 
+/// Checked by its shape: its host is looked up only when the journal is opened.
+fn journal(text: &str) -> Result<String, &'static str> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(text.to_owned())
+        }
+        _ => Err("must be HOST:PORT, such as 127.0.0.1:9000"),
+    }
+}
+
 fn at_least_one(text: &str) -> Result<NonZeroU32, &'static str> {
     text.parse().or(Err("must be a whole number of at least 1"))
 }
@@ -239,119 +286,4 @@ fn switch(text: &str) -> Result<bool, &'static str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::builder::Resettable;
-    use clap::{Args as _, Command, FromArgMatches as _};
-
-    use super::*;
-
-    /// Parses a command line, whatever the environment of the test is.
-    fn parse(arguments: &[&str]) -> Result<Options, String> {
-        Options::augment_args(Command::new("server").no_binary_name(true))
-            .mut_args(|argument| argument.env(Resettable::Reset))
-            .try_get_matches_from(arguments)
-            .and_then(|matches| Options::from_arg_matches(&matches))
-            .map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn no_arguments_give_the_defaults() {
-        assert_eq!(parse(&[]).unwrap(), Options::default());
-        assert_eq!(Options::default().address(), "127.0.0.1:5000".parse().unwrap());
-        assert_eq!(Options::default().check(), Ok(()));
-    }
-
-    #[test]
-    fn every_option_can_be_given() {
-        let given = parse(&[
-            "--listen=[::1]:80",
-            "--port=81",
-            "--server-id=Server 4",
-            "--workers=2",
-            "--skip-some-requests",
-            "--username=alice",
-            "--latency=1s 500ms",
-            "--slow-share=0.05",
-            "--slow-factor=10",
-            "--concurrency=4",
-            "--queue=0",
-            "--seed=7",
-            "--shutdown-timeout=1m",
-        ]);
-        let expected = Options {
-            listen: Some("[::1]:80".parse().unwrap()),
-            port: 81,
-            server_id: "Server 4".to_owned(),
-            workers: Workers::new(2).unwrap(),
-            skip_some_requests: true,
-            username: Some("alice".to_owned()),
-            latency: Duration::from_millis(1500),
-            slow_share: Share::new(0.05).unwrap(),
-            slow_factor: Factor::new(10.0).unwrap(),
-            concurrency: NonZeroU32::new(4),
-            queue: Some(0),
-            seed: Some(7),
-            shutdown_timeout: Duration::from_secs(60),
-        };
-        assert_eq!(given.unwrap(), expected);
-        assert_eq!(expected.check(), Ok(()));
-        assert_eq!(expected.address(), "[::1]:80".parse().unwrap());
-    }
-
-    #[test]
-    fn the_port_alone_stays_on_loopback() {
-        assert_eq!(parse(&["--port=0"]).unwrap().address(), "127.0.0.1:0".parse().unwrap());
-    }
-
-    #[test]
-    fn a_bad_value_is_refused_by_the_name_of_its_option_and_what_is_allowed() {
-        for (option, value, allowed) in [
-            ("--listen", "localhost", "ADDRESS:PORT"),
-            ("--port", "65536", "0..=65535"),
-            ("--workers", "0", "from 1 to 512"),
-            ("--workers", "513", "from 1 to 512"),
-            ("--latency", "5", "5ms"),
-            ("--slow-share", "1.5", "from 0 to 1"),
-            ("--slow-share", "-0.5", "from 0 to 1"),
-            ("--slow-factor", "0.5", "at least 1"),
-            ("--concurrency", "0", "at least 1"),
-            ("--queue", "-1", "0 or more"),
-            ("--queue", "many", "0 or more"),
-            ("--seed", "-1", "invalid digit"),
-            ("--shutdown-timeout", "soon", "number"),
-        ] {
-            let error = parse(&[option, value]).unwrap_err();
-            assert!(error.contains(option), "{error}");
-            assert!(error.contains(allowed), "{error}");
-        }
-        assert!(parse(&["--server-id="]).unwrap_err().contains("--server-id"));
-    }
-
-    #[test]
-    fn a_queue_without_concurrency_is_refused() {
-        let options = Options { queue: Some(3), ..Options::default() };
-        let error = options.check().unwrap_err();
-        assert_eq!(error, OptionsError::QueueWithoutConcurrency { queue: 3 });
-        assert!(
-            error.to_string().contains("--queue 3") && error.to_string().contains("at least 1")
-        );
-    }
-
-    #[test]
-    fn a_switch_in_the_environment_is_a_yes_or_a_no() {
-        for yes in ["true", "TRUE", "1", "yes", "on"] {
-            assert_eq!(switch(yes), Ok(true));
-        }
-        for no in ["false", "0", "no", "off", ""] {
-            assert_eq!(switch(no), Ok(false));
-        }
-        assert_eq!(switch("maybe"), Err("must be true or false"));
-    }
-
-    #[test]
-    fn an_empty_user_name_is_none() {
-        let named = |name: &str| Options { username: Some(name.to_owned()), ..Options::default() };
-        assert_eq!(named("").known_user(), None);
-        assert_eq!(named("alice").known_user(), Some("alice"));
-    }
-}
+mod tests;

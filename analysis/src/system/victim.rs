@@ -18,6 +18,14 @@ struct Process {
     seat: Option<u32>,
 }
 
+/// A process with what it was started with.
+#[derive(Clone, Debug)]
+pub(crate) struct Marked {
+    pub(crate) pid: u32,
+    /// As `/proc/PID/environ` has it.
+    environment: Vec<u8>,
+}
+
 /// Kills the replica on `seat` by SIGKILL.
 ///
 /// # Errors
@@ -63,6 +71,25 @@ pub(crate) fn is_alive(pid: u32) -> bool {
     state == Some(false)
 }
 
+/// The processes, anybody's, that have this variable in their environment. A dead one has none.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub(crate) fn marked(name: &str, value: &str) -> anyhow::Result<Vec<Marked>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").context("cannot read /proc")? {
+        let name_of = entry.context("cannot read /proc")?.file_name();
+        let Some(pid) = name_of.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        if variable(&environment, name) == Some(value) {
+            found.push(Marked { pid, environment });
+        }
+    }
+    Ok(found)
+}
+
 /// Runs the Docker command line and gives what it printed.
 ///
 /// # Errors
@@ -78,6 +105,20 @@ pub(crate) async fn docker(arguments: &[&str]) -> anyhow::Result<String> {
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "`{command}` failed: {}", said.trim());
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+// === impl Marked ===
+
+impl Marked {
+    /// The seat that it was started for.
+    pub(crate) fn seat(&self) -> Option<u32> {
+        seat_in(&self.environment)
+    }
+
+    /// A variable of its environment.
+    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
+        variable(&self.environment, name)
+    }
 }
 
 fn processes() -> std::io::Result<Vec<Process>> {
@@ -105,11 +146,17 @@ fn parent_in(stat: &str) -> Option<u32> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// The seat in `/proc/PID/environ`: `NAME=VALUE`, each closed by a zero byte.
+/// A variable in `/proc/PID/environ`: `NAME=VALUE`, each closed by a zero byte.
+fn variable<'a>(environment: &'a [u8], name: &str) -> Option<&'a str> {
+    let value = environment
+        .split(|byte| *byte == 0)
+        .find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+    std::str::from_utf8(value).ok()
+}
+
+/// The seat in `/proc/PID/environ`.
 fn seat_in(environment: &[u8]) -> Option<u32> {
-    let value =
-        environment.split(|byte| *byte == 0).find_map(|pair| pair.strip_prefix(b"SERVER_ID="))?;
-    std::str::from_utf8(value).ok()?.parse().ok()
+    variable(environment, "SERVER_ID")?.parse().ok()
 }
 
 fn below(processes: &[Process], ancestor: u32) -> Vec<&Process> {
@@ -153,6 +200,13 @@ mod tests {
         assert_eq!(seat_in(b"PATH=/bin\0SERVER_ID=3\0PORT=1\0"), Some(3));
         assert_eq!(seat_in(b"MY_SERVER_ID=3\0SERVER_ID=x\0"), None);
         assert_eq!(seat_in(b""), None);
+    }
+
+    #[test]
+    fn a_variable_is_found_by_its_whole_name() {
+        let environment = b"AB=1\0B=2=3\0C\0";
+        assert_eq!((variable(environment, "B"), variable(environment, "A")), (Some("2=3"), None));
+        assert_eq!(variable(environment, "C"), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod client;
 mod endpoints;
+mod journal;
 mod program;
 mod queue;
 mod replica;

@@ -153,6 +153,9 @@ async fn every_other_option_is_a_variable_too() {
             ("SERVER_CONCURRENCY", "1"),
             ("SERVER_QUEUE", "0"),
             ("SERVER_SEED", "1"),
+            ("SERVER_JOURNAL", "127.0.0.1:9"),
+            ("SERVER_START_DELAY", "1h"),
+            ("SERVER_START_DELAY_SHARE", "0"),
             ("SERVER_SHUTDOWN_TIMEOUT", "0ms"),
         ],
     )
@@ -171,12 +174,30 @@ async fn every_other_option_is_a_variable_too() {
 }
 
 #[tokio::test]
+async fn a_delayed_start_listens_later_and_can_be_stopped_meanwhile() {
+    let arguments = ["--port=0", "--start-delay=50ms"];
+    let mut child = command(&arguments, &[]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut line = async || in_time(lines.next_line()).await.unwrap().unwrap();
+    assert_eq!(line().await, "server 1 waits 50ms before it listens");
+    assert!(line().await.starts_with("server 1 listens on "));
+
+    let mut child = command(&["--port=0", "--start-delay=1h"], &[]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(in_time(lines.next_line()).await.unwrap().unwrap().contains("waits 3600s"));
+    send_signal(&child, Signal::TERM);
+    assert_eq!(in_time(child.wait()).await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
 async fn a_bad_value_in_the_environment_is_refused_by_name() {
     for (variable, value, option) in [
         ("SERVER_SLOW_SHARE", "2", "--slow-share"),
         ("SERVER_CONCURRENCY", "none", "--concurrency"),
         ("SKIP_SOME_REQUESTS", "maybe", "--skip-some-requests"),
         ("PORT", "http", "--port"),
+        ("SERVER_JOURNAL", "nowhere", "--journal"),
+        ("SERVER_START_DELAY_SHARE", "7", "--start-delay-share"),
     ] {
         let (status, error) = fails(&[], &[(variable, value)]).await;
         assert_eq!(status.code(), Some(2), "{variable}");

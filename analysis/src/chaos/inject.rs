@@ -1,0 +1,130 @@
+//! Carries the schedule out, one step after the other: what hits replicas is left to
+//! [`faults`](super::faults), the rest is done here.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use awc::http::Method;
+use tokio::process::Command;
+
+use super::faults::{Outcome, PATIENCE, World};
+use super::schedule::{Kind, Step};
+use crate::system::api::Call;
+use crate::system::victim::docker;
+use crate::system::{Balancer, Runtime};
+
+/// How the faults are injected that are no replica's.
+pub(crate) struct Injector {
+    pub(crate) world: Rc<World>,
+    pub(crate) balancer: Balancer,
+    pub(crate) runtime: Runtime,
+    pub(crate) replicas: usize,
+    /// Restarts the engine.
+    pub(crate) restart_engine: Option<String>,
+}
+
+// === impl Injector ===
+
+impl Injector {
+    /// Does one step; what could not be done is noted.
+    pub(crate) async fn inject(&mut self, step: &Step) {
+        let done = match step.kind {
+            Kind::Balancer => self.crash().await,
+            Kind::Engine => self.restart_engine().await,
+            Kind::Add | Kind::Shrink => self.resize(step).await,
+            Kind::Kill
+            | Kind::Hang
+            | Kind::HangBriefly
+            | Kind::Stop
+            | Kind::Remove
+            | Kind::ExitLoop
+            | Kind::Disconnect => self.world.hit(step).await,
+        };
+        if let Err(error) = done {
+            self.world.note(step.kind, &step.seats, Outcome::Failed(format!("{error:#}")));
+        }
+    }
+
+    /// A whole fleet first: otherwise nobody could say what the next balancer should find.
+    async fn wait_for_a_whole_fleet(&self) -> anyhow::Result<()> {
+        let calm = self.world.is_calm_within(PATIENCE).await;
+        ensure!(
+            calm && self.world.watch.is_full_within(PATIENCE).await,
+            "the fleet is not whole after {PATIENCE:?}"
+        );
+        Ok(())
+    }
+
+    async fn crash(&mut self) -> anyhow::Result<()> {
+        self.wait_for_a_whole_fleet().await?;
+        let world = Rc::clone(&self.world);
+        let index = world.note(Kind::Balancer, &[], Outcome::Open);
+        let from = world.watch.now();
+        let crashed = self.balancer.crash().await;
+        if self.runtime == Runtime::Process {
+            world.watch.ask(self.replicas);
+        }
+        if let Ok(pid) = self.balancer.pid() {
+            world.watch.follow(pid);
+        }
+        self.recover(index, from, true).await;
+        crashed
+    }
+
+    async fn restart_engine(&mut self) -> anyhow::Result<()> {
+        let command = self.restart_engine.clone().context("no command restarts the engine")?;
+        self.wait_for_a_whole_fleet().await?;
+        let keeps = docker(&["info", "-f", "{{.LiveRestoreEnabled}}"]).await?;
+        let index = self.world.note(Kind::Engine, &[], Outcome::Open);
+        let from = self.world.watch.now();
+        let status = Command::new("sh").args(["-c", &command]).kill_on_drop(true).status().await;
+        // Where containers outlive the engine, no request may fail.
+        self.recover(index, from, keeps != "true").await;
+        ensure!(status?.success(), "`{command}` failed");
+        Ok(())
+    }
+
+    /// Waits until all is well again.
+    async fn recover(&self, index: usize, from: Duration, excused: bool) {
+        let full = self.world.watch.is_full_within(2 * PATIENCE).await;
+        if excused {
+            self.world.excused.borrow_mut().push((from, self.world.watch.now()));
+        }
+        let outcome = if full {
+            Outcome::Done
+        } else {
+            Outcome::Failed(format!("not whole after {:?}", 2 * PATIENCE))
+        };
+        self.world.end(index, outcome);
+    }
+
+    /// `/add` or `/rm` of one. What is asked for changes when it is granted.
+    async fn resize(&self, step: &Step) -> anyhow::Result<()> {
+        let (world, asked) = (&self.world, self.world.watch.asked());
+        let (call, then, victims) = match step.seats.first() {
+            None => (Call::json(Method::POST, "/add", r#"{"n":1}"#), asked + 1, Vec::new()),
+            Some(seat) => {
+                let last = world.listed(*seat).await?;
+                let name = last.hostname.context("the name of the last replica is not known")?;
+                let body = serde_json::json!({ "n": 1, "hostnames": [name] }).to_string();
+                (Call::json(Method::DELETE, "/rm", &body), asked - 1, vec![name])
+            }
+        };
+        let index = world.note(step.kind, &step.seats, Outcome::Open);
+        world.faults.borrow_mut()[index].victims = victims;
+        let answer = tokio::time::timeout(PATIENCE, self.balancer.api().call(&call)).await;
+        let Ok(Ok(answer)) = answer else {
+            world.end(index, Outcome::Failed("no answer".to_owned()));
+            bail!("{} {} got no answer: what is asked for is not known", call.method, call.path);
+        };
+        if answer.status == 200 {
+            world.watch.ask(then);
+            world.end(index, Outcome::Done);
+        } else {
+            let refusal = format!("status {}: {}", answer.status, answer.text());
+            world.end(index, Outcome::Failed(refusal));
+        }
+        Ok(())
+    }
+}
