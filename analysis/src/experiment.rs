@@ -125,7 +125,7 @@ impl Variant {
     pub(crate) fn placement(self, seats: u32) -> anyhow::Result<Placement> {
         let members: Vec<Member> = (1..=seats)
             .filter_map(Seat::new)
-            .map(|seat| Member { id: MemberId::Seat(seat), weight: 1 })
+            .map(|seat| Member::new(MemberId::Seat(seat), 1))
             .collect();
         Placement::build(&self.config(), &members)
             .with_context(|| format!("{} has no room for {seats} seats", self.name()))

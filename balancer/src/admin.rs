@@ -1,7 +1,9 @@
-//! `/rep`, `/add`, `/rm`: parse → command → await the answer → JSON. None of these paths, nor
-//! anything under `/admin/` or `/metrics`, is ever forwarded.
+//! `/rep`, `/add`, `/rm`, `/admin/*`: parse → command → await the answer → JSON. None of these
+//! paths, nor anything under `/admin/` or `/metrics`, is ever forwarded.
 
 pub mod body;
+pub mod events;
+pub mod fleet;
 pub mod guard;
 
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use tracing::{info, warn};
 
 use crate::config::AdminConfig;
-use crate::fleet::change::{ChangeKind, Failed};
+use crate::fleet::change::{ChangeKind, Failed, Refused};
 use crate::reply;
 use crate::state::{ChangeError, Shared};
 use crate::telemetry::chain;
@@ -31,12 +33,17 @@ pub struct Admin {
 const REP: &[Method] = &[Method::GET, Method::HEAD];
 const ADD: &[Method] = &[Method::POST];
 const RM: &[Method] = &[Method::DELETE, Method::POST];
+const READ: &[Method] = REP;
+const ROLL: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
 
 /// Puts the admin routes on a listener; they need a [`Data<Admin>`].
 pub fn routes(app: &mut ServiceConfig) {
     app.route("/rep", web::to(rep))
         .route("/add", web::to(add))
         .route("/rm", web::to(rm))
+        .route("/admin/fleet", web::to(fleet::fleet))
+        .route("/admin/events", web::to(events::events))
+        .route("/admin/roll", web::to(fleet::roll))
         .route("/metrics", web::to(unknown))
         .route("/admin", web::to(unknown))
         .route("/admin/{rest:.*}", web::to(unknown));
@@ -88,15 +95,17 @@ async fn change(
             info!(?kind, replicas = listing.len(), "fleet is changed");
             reply::fleet(&listing)
         }
-        Err(error) => {
-            let status = status(&error);
-            let message = chain(&error);
-            if status.is_server_error() {
-                warn!(?kind, error = message, "fleet could not be changed");
-            }
-            reply::failure(status, &message)
-        }
+        Err(error) => fail(&error),
     }
+}
+
+/// The answer to a call that did not come to its end.
+fn fail(error: &ChangeError) -> HttpResponse {
+    let (status, message) = (status(error), chain(error));
+    if status.is_server_error() {
+        warn!(error = message, "fleet could not be changed");
+    }
+    reply::failure(status, &message)
 }
 
 /// The refusal of a call that may not come, or by another method.
@@ -126,12 +135,13 @@ fn deny(denied: &Denied) -> HttpResponse {
 
 fn status(error: &ChangeError) -> StatusCode {
     match error {
+        ChangeError::Refused(Refused::Rolling { .. }) => StatusCode::CONFLICT,
         ChangeError::Refused(_) | ChangeError::Failed(Failed::NameTaken(_)) => {
             StatusCode::BAD_REQUEST
         }
-        ChangeError::Failed(Failed::ShuttingDown) | ChangeError::Busy => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        ChangeError::Failed(Failed::ShuttingDown)
+        | ChangeError::NoRuntime(_)
+        | ChangeError::Busy => StatusCode::SERVICE_UNAVAILABLE,
         ChangeError::Failed(
             Failed::Start { .. }
             | Failed::Died { .. }

@@ -1,6 +1,7 @@
 //! What the user typed (file < environment < flags) → [`Config`], checked once.
 
 mod check;
+mod fleet;
 mod forwarding;
 mod limits;
 mod listen;
@@ -21,17 +22,18 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::fleet::backoff::BackoffConfig;
-use crate::fleet::health::HealthLimits;
+use crate::fleet::health::OutlierConfig;
 use crate::fleet::roster::FleetConfig;
 use crate::routing::key::KeySource;
 use crate::routing::placement::PlacementConfig;
 use crate::routing::policy::Policy;
-use check::{must, span, within};
+use check::{must, within};
+pub use fleet::HealthConfig;
 pub use forwarding::{ForwardedConfig, RetryConfig};
 pub use limits::{Limits, Timeouts};
 pub use listen::{AdminConfig, TlsConfig, Token};
 pub use runtime::{DockerConfig, RuntimeConfig};
-use settings::{HealthSettings, LogFormat, PolicyKind, Settings};
+use settings::{LogFormat, PolicyKind, Settings};
 pub use value::{CommandLine, Server};
 
 /// Everything the program needs, checked.
@@ -57,8 +59,14 @@ pub struct Config {
     pub policy: Policy,
     /// What a request is placed by.
     pub key: KeySource,
+    /// How many run besides, without a seat.
+    pub spares: usize,
     /// Probes.
     pub health: HealthConfig,
+    /// Ejections for errors on real requests.
+    pub outliers: OutlierConfig,
+    /// How long a seat stays empty that keeps losing its replica.
+    pub respawn: BackoffConfig,
     /// Deadlines.
     pub timeouts: Timeouts,
     /// What a client may use up.
@@ -75,21 +83,6 @@ pub struct Config {
     pub half_close: bool,
     /// Logging.
     pub log: LogConfig,
-}
-
-/// Probes.
-#[derive(Clone, Debug)]
-pub struct HealthConfig {
-    /// What they ask for.
-    pub path: String,
-    /// Time between two of one replica.
-    pub interval: Duration,
-    /// Time an answer may take.
-    pub timeout: Duration,
-    /// How many in a row count.
-    pub limits: HealthLimits,
-    /// Time from a start to the first good ones.
-    pub start_deadline: Duration,
 }
 
 /// Logging.
@@ -147,7 +140,10 @@ impl Config {
         let tls = listen::tls(settings.tls.clone(), listen)?;
         let admin = listen::admin(settings.admin.clone(), listen, tls.as_ref())?;
         let placement = placement::placement(&settings)?;
-        let health = health(settings.health.clone(), settings.health_path.clone())?;
+        let health = fleet::health(settings.health.clone(), settings.health_path.clone())?;
+        let outliers = fleet::outliers(&settings.outliers)?;
+        let respawn = fleet::respawn(&settings.respawn)?;
+        let spares = within("spares", settings.spares.unwrap_or(0), 0..=1_000)?;
         let timeouts = limits::timeouts(&settings.timeouts)?;
         let limits = limits::limits(&settings.limits)?;
         let retry = forwarding::retry(&settings.retry)?;
@@ -177,9 +173,12 @@ impl Config {
         let policy = match settings.policy.unwrap_or(PolicyKind::Hash) {
             PolicyKind::Hash => Policy::Hash,
         };
-        let runtime = runtime::runtime(settings)?;
+        let runtime = runtime::runtime(settings, &timeouts)?;
         if keep_replicas && !matches!(runtime, RuntimeConfig::Docker(_)) {
             return Err(must("keep_replicas", "needs runtime = \"docker\": others cannot"));
+        }
+        if spares > 0 && matches!(runtime, RuntimeConfig::Static(_)) {
+            return Err(must("spares", "must be 0 for listed replicas: they are not owned"));
         }
         Ok(Self {
             listen,
@@ -192,7 +191,10 @@ impl Config {
             placement,
             policy,
             key: key.map_err(|bad| must("key", format!("is wrong: {bad}")))?,
+            spares,
             health,
+            outliers,
+            respawn,
             timeouts,
             limits,
             retry,
@@ -209,12 +211,18 @@ impl Config {
         FleetConfig {
             capacity: self.placement.capacity(),
             max_replicas: self.max_replicas,
+            spares: self.spares,
             health: self.health.limits,
-            backoff: BackoffConfig::default(),
+            outliers: self.outliers,
+            panic: self.health.panic,
+            backoff: self.respawn,
             start_deadline: self.health.start_deadline,
+            replace_after: self.health.replace_after,
+            slow_start: self.health.slow_start,
             drain_deadline: self.timeouts.drain,
             remove_again: Duration::from_secs(5),
             listed: matches!(self.runtime, RuntimeConfig::Static(_)),
+            images: matches!(self.runtime, RuntimeConfig::Docker(_)),
         }
     }
 }
@@ -228,22 +236,4 @@ fn read(path: &Path) -> Result<Settings, ConfigError> {
 
 fn cores() -> usize {
     thread::available_parallelism().map_or(1, Into::into)
-}
-
-fn health(settings: HealthSettings, path: Option<String>) -> Result<HealthConfig, ConfigError> {
-    let path = path.unwrap_or_else(|| "/heartbeat".to_owned());
-    if !path.starts_with('/') || !path.bytes().all(|c| c.is_ascii_graphic()) {
-        return Err(must("health_path", "must begin with '/' and have no spaces"));
-    }
-    let limits =
-        HealthLimits { rise: settings.rise.unwrap_or(1), fall: settings.fall.unwrap_or(3) };
-    within("health.rise", limits.rise, 1..=1_000)?;
-    within("health.fall", limits.fall, 1..=1_000)?;
-    Ok(HealthConfig {
-        path,
-        interval: span("health.interval", settings.interval, 1)?,
-        timeout: span("health.timeout", settings.timeout, 1)?,
-        limits,
-        start_deadline: span("health.start_deadline", settings.start_deadline, 60)?,
-    })
 }

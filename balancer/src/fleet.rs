@@ -5,7 +5,10 @@
 
 pub mod backoff;
 pub mod change;
+pub mod event;
 pub mod health;
+pub mod observed;
 pub mod plan;
+pub mod release;
 pub mod roster;
 pub mod seat;

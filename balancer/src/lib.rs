@@ -15,6 +15,7 @@
 //! | [`supervisor`] | the one writer: command, probe, listing → roster → plan → act → table |
 //! | [`prober`] | heartbeats |
 //! | [`runtime`] | where replicas run: processes, containers, listed addresses |
+//! | [`descriptors`] | how many files and sockets there may be, and who may have them |
 //! | [`reply`] | the envelope of the balancer's own answers |
 //! | [`telemetry`] | log lines |
 //!
@@ -31,6 +32,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod descriptors;
 pub mod fleet;
 pub mod http1;
 pub mod prober;

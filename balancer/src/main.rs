@@ -12,7 +12,7 @@ use balancer::config::{Config, RuntimeConfig};
 use balancer::runtime::docker::Docker;
 use balancer::runtime::fixed::Fixed;
 use balancer::runtime::process::{self, Process};
-use balancer::{Listeners, telemetry};
+use balancer::{Listeners, descriptors, telemetry};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::warn;
@@ -111,8 +111,11 @@ fn check(file: &std::path::Path) -> anyhow::Result<()> {
 }
 
 fn run(serve: Serve) -> anyhow::Result<()> {
-    let config = Config::load(serve.config.as_deref(), serve.settings)?;
+    let mut config = Config::load(serve.config.as_deref(), serve.settings)?;
     telemetry::start(&config.log).context("'log_level' is wrong")?;
+    if let Some(limit) = descriptors::raise() {
+        descriptors::share_out(&mut config, limit);
+    }
     let listeners = Listeners {
         traffic: bind(config.listen)?,
         tls: config.tls.as_ref().and_then(|tls| tls.listen).map(bind).transpose()?,

@@ -83,6 +83,8 @@ pub struct Worker {
     limits: HeadLimits,
     body_limit: Option<u64>,
     retry: RetryConfig,
+    /// Failures in a row that eject a replica; 0 for none.
+    outliers: u32,
     share: RefCell<Budget>,
     trust: Vec<IpNet>,
     via: Option<String>,
@@ -131,12 +133,13 @@ impl Worker {
     ) -> Rc<Self> {
         let Timeouts { connect, keep_alive, .. } = config.timeouts;
         let limits = &config.limits;
+        let idle = limits.idle / config.workers;
         let buffers = Rc::<Buffers>::default();
         let share = BudgetConfig { share: config.retry.budget, min_per_second: 0.0 };
         let worker = Rc::new(Self {
             shared,
             own,
-            upstream: Upstream::new(connect, keep_alive, Rc::clone(&buffers)),
+            upstream: Upstream::new(connect, keep_alive, idle, Rc::clone(&buffers)),
             buffers,
             policy: config.policy,
             key: config.key.clone(),
@@ -144,6 +147,7 @@ impl Worker {
             limits: HeadLimits { bytes: limits.head, fields: limits.fields, target: limits.target },
             body_limit: limits.body,
             retry: config.retry,
+            outliers: config.outliers.consecutive,
             share: RefCell::new(Budget::new(share, common.since.elapsed())),
             common,
             trust: config.forwarded.trust.clone(),
@@ -186,9 +190,12 @@ impl Worker {
                 Session::new(self, Stream::Plain(stream), peer).run().await;
             }
             (Some(_admitted), Some(tls)) => Box::pin(self.serve_tls(stream, &tls, peer)).await,
-            (None, None) => {
-                Box::pin(Session::new(self, Stream::Plain(stream), peer).turn_away()).await;
-            }
+            (None, None) => match gate.dismiss() {
+                Some(_dismissed) => {
+                    Box::pin(Session::new(self, Stream::Plain(stream), peer).turn_away()).await;
+                }
+                None => debug!("connection closed: too many are being turned away"),
+            },
             // To be told so would cost the handshake that there is no room for.
             (None, Some(_)) => debug!("connection turned away"),
         }
@@ -219,6 +226,15 @@ impl Worker {
         let fresh = |replica: &Arc<Replica>| !tried.contains(&replica.id());
         let good = |replica: &Arc<Replica>| fresh(replica) && !self.upstream.shuns(replica.id());
         self.policy.choose(table, key, good).or_else(|| self.policy.choose(table, key, fresh))
+    }
+
+    /// A request to a replica has ended; too many bad ends in a row are its supervisor's business.
+    fn note(&self, replica: &Replica, well: bool) {
+        if well {
+            replica.went_well();
+        } else if replica.went_wrong() == self.outliers {
+            self.shared.alarm();
+        }
     }
 
     /// A request has come.

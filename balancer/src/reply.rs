@@ -31,6 +31,11 @@ pub fn fleet(listing: &[Hostname]) -> HttpResponse {
     HttpResponse::Ok().json(Envelope { message, status: "successful" })
 }
 
+/// An answer that went well, with whatever it has to say.
+pub fn success(status: StatusCode, message: impl Serialize) -> HttpResponse {
+    HttpResponse::build(status).json(Envelope { message, status: "successful" })
+}
+
 /// A failure, its message behind `<Error> `.
 pub fn failure(status: StatusCode, message: &str) -> HttpResponse {
     failure_with(HttpResponse::build(status), status, message)

@@ -7,11 +7,13 @@ pub mod process;
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::fleet::roster::Observed;
+use crate::fleet::observed::Observed;
+use crate::fleet::release::Release;
 use crate::fleet::seat::{Hostname, Seat};
 
 /// What is to be started.
@@ -19,8 +21,20 @@ use crate::fleet::seat::{Hostname, Seat};
 pub struct ReplicaSpec {
     /// Its name.
     pub hostname: Hostname,
-    /// Its place.
-    pub seat: Seat,
+    /// Its place; none for a spare.
+    pub seat: Option<Seat>,
+    /// What it runs.
+    pub release: Release,
+}
+
+/// What is to be known of a replica by whoever lists it next, this balancer restarted or another
+/// one: written where the runtime keeps it, not in the replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// It was a spare and has this seat now.
+    Seated(Seat),
+    /// It is about to be removed.
+    Leaving,
 }
 
 /// Starts, stops and lists replicas. Used on one thread only: the supervisor's.
@@ -30,8 +44,13 @@ pub trait Runtime: 'static {
     /// them.
     async fn list(&self) -> Result<Vec<Observed>, RuntimeError>;
 
-    /// Starts a replica; what is half made is removed again on failure.
+    /// Starts a replica; what is half made is removed again on failure. One that is there already
+    /// under this name, of this balancer's and on this seat, is started where it does not run yet,
+    /// and is as good as a new one.
     async fn start(&self, what: &ReplicaSpec) -> Result<Observed, RuntimeError>;
+
+    /// Marks a replica; gone already is success.
+    async fn mark(&self, hostname: &Hostname, mark: Mark) -> Result<(), RuntimeError>;
 
     /// SIGTERM, then SIGKILL after `grace`, then nothing is left of it; gone already is success.
     async fn stop(&self, hostname: &Hostname, grace: Duration) -> Result<(), RuntimeError>;
@@ -94,6 +113,15 @@ pub enum RuntimeError {
         action: String,
         /// The time it had.
         within: Duration,
+    },
+    /// An image could not be got from its registry.
+    #[error("the container engine could not pull image {image:?}")]
+    Pull {
+        /// The image.
+        image: String,
+        /// What the engine or the registry said.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
     },
     /// A container has no address on the network.
     #[error("container {container:?} has no address on network {network:?}")]

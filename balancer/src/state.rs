@@ -1,14 +1,18 @@
 //! What the threads share: the table, and the way to its one writer.
 
+pub mod history;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::fleet::change::{Change, ChangeKind, Failed, Refused};
+use crate::fleet::change::{Cause, Change, ChangeKind, Failed, Refused};
+use crate::fleet::roster::{FleetStatus, RollRequest, RollStatus};
 use crate::fleet::seat::Hostname;
 use crate::routing::table::Table;
+use history::History;
 
 /// Changes that may wait for the supervisor: it takes each at once, so a full queue means that it
 /// is gone or overwhelmed, and the caller had better be told.
@@ -19,19 +23,48 @@ const COMMANDS: usize = 1_024;
 pub struct Shared {
     table: ArcSwap<Table>,
     commands: mpsc::Sender<Command>,
+    alarm: Notify,
+    history: History,
     stopping: AtomicBool,
     stop_begins: Notify,
 }
 
-/// A change of the fleet, with the way back for its outcome.
+/// What the supervisor is asked, with the way back for its answer.
 #[derive(Debug)]
-pub struct Command {
-    /// Whether replicas come or go.
-    pub kind: ChangeKind,
-    /// How many and which.
-    pub change: Change,
-    /// Told once, when the change is through: what `/rep` lists then.
-    pub reply: oneshot::Sender<Result<Vec<Hostname>, ChangeError>>,
+pub enum Command {
+    /// To change the fleet.
+    Change {
+        /// Whether replicas come or go.
+        kind: ChangeKind,
+        /// How many and which.
+        change: Change,
+        /// Told once, when the change is through: what `/rep` lists then.
+        reply: Reply<Vec<Hostname>>,
+    },
+    /// To begin a rolling update.
+    Roll {
+        /// Of what.
+        request: RollRequest,
+        /// Told at once: it goes on by itself.
+        reply: Reply<RollStatus>,
+    },
+    /// To tell what there is.
+    Status {
+        /// Told at once.
+        reply: Reply<SupervisorStatus>,
+    },
+}
+
+/// The way back for an answer.
+pub type Reply<T> = oneshot::Sender<Result<T, ChangeError>>;
+
+/// The fleet as its supervisor sees it.
+#[derive(Debug)]
+pub struct SupervisorStatus {
+    /// The fleet.
+    pub fleet: FleetStatus,
+    /// Why the runtime does not answer, if it does not.
+    pub engine_error: Option<String>,
 }
 
 /// Why a change did not happen.
@@ -43,6 +76,9 @@ pub enum ChangeError {
     /// It was tried and undone.
     #[error(transparent)]
     Failed(#[from] Failed),
+    /// It was not tried: the runtime does not answer.
+    #[error("the fleet cannot be changed now: its runtime does not answer")]
+    NoRuntime(#[source] Cause),
     /// The supervisor takes no more.
     #[error("too many changes are under way")]
     Busy,
@@ -55,8 +91,9 @@ impl Shared {
     pub fn new(table: Table) -> (Arc<Self>, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let table = ArcSwap::from_pointee(table);
-        let shared =
-            Self { table, commands, stopping: AtomicBool::new(false), stop_begins: Notify::new() };
+        let (alarm, stop_begins) = (Notify::new(), Notify::new());
+        let (history, stopping) = (History::new(), AtomicBool::new(false));
+        let shared = Self { table, commands, alarm, history, stopping, stop_begins };
         (Arc::new(shared), receiver)
     }
 
@@ -68,6 +105,21 @@ impl Shared {
     /// Swaps the table: the supervisor's alone.
     pub fn publish(&self, table: Table) {
         self.table.store(Arc::new(table));
+    }
+
+    /// What has happened to the fleet.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Something is wrong with a replica, and it has been noted there: the supervisor is to look.
+    pub fn alarm(&self) {
+        self.alarm.notify_one();
+    }
+
+    /// Until there was an alarm that was not looked after.
+    pub async fn alarmed(&self) {
+        self.alarm.notified().await;
     }
 
     /// From now on answers end their connections.
@@ -98,10 +150,28 @@ impl Shared {
         kind: ChangeKind,
         change: Change,
     ) -> Result<Vec<Hostname>, ChangeError> {
+        self.ask(|reply| Command::Change { kind, change, reply }).await
+    }
+
+    /// Asks the supervisor for a rolling update; tells how it stands at its beginning.
+    ///
+    /// # Errors
+    /// When it was refused.
+    pub async fn roll(&self, request: RollRequest) -> Result<RollStatus, ChangeError> {
+        self.ask(|reply| Command::Roll { request, reply }).await
+    }
+
+    /// Asks the supervisor what there is.
+    ///
+    /// # Errors
+    /// When it is not there or overwhelmed.
+    pub async fn status(&self) -> Result<SupervisorStatus, ChangeError> {
+        self.ask(|reply| Command::Status { reply }).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, ChangeError> {
         let (reply, outcome) = oneshot::channel();
-        self.commands
-            .try_send(Command { kind, change, reply })
-            .map_err(|_full_or_closed| ChangeError::Busy)?;
+        self.commands.try_send(command(reply)).map_err(|_full_or_closed| ChangeError::Busy)?;
         // A dropped reply is the supervisor's end.
         outcome.await.unwrap_or(Err(ChangeError::Failed(Failed::ShuttingDown)))
     }

@@ -1,38 +1,37 @@
 //! The one writer of the table: `command | probe | listing | outcome → roster → plan → act →
 //! publish the table`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod handles;
+mod tasks;
+
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_web::rt::spawn;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval, sleep_until};
-use tracing::{debug, error, info, warn};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep_until;
+use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::fleet::change::{Cause, ChangeKind, Failed};
-use crate::fleet::roster::{ChangeId, Effect, Event, Observed, Roster, StartFailed, Tick, What};
-use crate::fleet::seat::{Hostname, Seat};
-use crate::prober::{Probe, Prober, Watch};
-use crate::routing::placement::{Member, Placement, PlacementConfig};
-use crate::routing::table::{Replica, ReplicaId, Table};
-use crate::runtime::{ReplicaSpec, Runtime, RuntimeError};
-use crate::state::{ChangeError, Command, Shared};
+use crate::fleet::event::{Event, StartFailed, What};
+use crate::fleet::health::Verdict;
+use crate::fleet::observed::Observed;
+use crate::fleet::roster::{ChangeId, Effect, Roster, Tick};
+use crate::fleet::seat::Hostname;
+use crate::prober::{Probe, ProbeError, Prober};
+use crate::routing::placement::{Placement, PlacementConfig};
+use crate::runtime::{Mark, Runtime, RuntimeError};
+use crate::state::{ChangeError, Command, Reply, Shared, SupervisorStatus};
 use crate::telemetry::chain;
+use handles::Handles;
+use tasks::{Listing, Outcome, Tasks};
 
-/// Calls to the engine that may be under way at once.
-const ENGINE_CALLS: usize = 16;
-
-/// How often everything is listed anew, whether or not something hinted at a change.
-const LIST_EVERY: Duration = Duration::from_secs(1);
-
-/// Outcomes and probes that may wait: each is taken at once, and a sender that finds it full
-/// waits.
-const WAITING: usize = 1_024;
+/// Probes that may wait: each is taken at once, and a sender that finds it full waits.
+const PROBES: usize = 1_024;
 
 /// How long leaving replicas have at the end, besides their grace.
 const STOP_MARGIN: Duration = Duration::from_secs(15);
@@ -44,43 +43,18 @@ pub struct Supervisor<R> {
     roster: Roster,
     placement_config: PlacementConfig,
     placement: Arc<Placement>,
+    /// Failures in a row on real requests that eject a replica; 0 for none.
+    outliers: u32,
     grace: Duration,
     keep_replicas: bool,
-    prober: Prober,
     probes: mpsc::Receiver<Probe>,
+    tasks: Tasks<R>,
     outcomes: mpsc::Receiver<Outcome>,
-    tell: mpsc::Sender<Outcome>,
-    handles: BTreeMap<Hostname, Handle>,
-    replies: HashMap<ChangeId, Reply>,
-    engine: Rc<Semaphore>,
-    idle: Arc<Notify>,
+    handles: Handles,
+    replies: HashMap<ChangeId, Reply<Vec<Hostname>>>,
     listing: Listing,
     published: Option<u64>,
-    next_id: u64,
     rng: StdRng,
-}
-
-type Reply = oneshot::Sender<Result<Vec<Hostname>, ChangeError>>;
-
-/// What is kept for a replica while it is known.
-struct Handle {
-    replica: Arc<Replica>,
-    watch: Option<Watch>,
-}
-
-/// What a task of the supervisor came to.
-enum Outcome {
-    Listed(Tick, Result<Vec<Observed>, RuntimeError>),
-    Started(Hostname, Result<Observed, RuntimeError>),
-    Stopped(Hostname, Result<(), RuntimeError>),
-}
-
-/// One listing is under way at most; a hint that comes meanwhile asks for one more.
-#[derive(Default)]
-struct Listing {
-    under_way: bool,
-    again: bool,
-    failing: bool,
 }
 
 // === impl Supervisor ===
@@ -95,30 +69,28 @@ impl<R: Runtime> Supervisor<R> {
         runtime: R,
         shared: Arc<Shared>,
     ) -> Result<Self, RuntimeError> {
-        let (results, probes) = mpsc::channel(WAITING);
-        let (tell, outcomes) = mpsc::channel(WAITING);
+        let (results, probes) = mpsc::channel(PROBES);
         let mut roster = Roster::new(config.fleet());
         roster.boot(runtime.list().await?, config.replicas, Instant::now());
         let placement = Arc::clone(shared.table().placement());
+        let runtime = Rc::new(runtime);
+        let (tasks, outcomes) = Tasks::new(Rc::clone(&runtime), config.timeouts.stop);
         Ok(Self {
-            runtime: Rc::new(runtime),
+            runtime,
             shared,
             roster,
             placement_config: config.placement.clone(),
             placement,
+            outliers: config.outliers.consecutive,
             grace: config.timeouts.stop,
             keep_replicas: config.keep_replicas,
-            prober: Prober::new(config.health.clone(), results),
             probes,
+            tasks,
             outcomes,
-            tell,
-            handles: BTreeMap::new(),
+            handles: Handles::new(Prober::new(config.health.clone(), results)),
             replies: HashMap::new(),
-            engine: Rc::new(Semaphore::new(ENGINE_CALLS)),
-            idle: Arc::new(Notify::new()),
-            listing: Listing::default(),
+            listing: Listing::new(Instant::now()),
             published: None,
-            next_id: 0,
             rng: StdRng::from_rng(&mut rand::rng()),
         })
     }
@@ -129,10 +101,8 @@ impl<R: Runtime> Supervisor<R> {
         mut commands: mpsc::Receiver<Command>,
         mut stop: oneshot::Receiver<()>,
     ) {
-        let runtime = Rc::clone(&self.runtime);
-        let idle = Arc::clone(&self.idle);
-        let mut tick = interval(LIST_EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (runtime, shared) = (Rc::clone(&self.runtime), Arc::clone(&self.shared));
+        let idle = self.handles.idle();
         let mut deadline: Option<Instant> = None;
         loop {
             let wake = self.settle();
@@ -146,17 +116,26 @@ impl<R: Runtime> Supervisor<R> {
                 Some(outcome) = self.outcomes.recv() => self.outcome(outcome),
                 Some(probe) = self.probes.recv() => self.probe(&probe),
                 () = idle.notified() => self.find_idle(),
+                () = shared.alarmed() => self.look(),
                 () = runtime.changed() => self.list(),
-                _ = tick.tick() => self.list(),
+                () = sleep_until(self.listing.due().into()) => self.list(),
                 () = until(wake) => {}
                 _ = &mut stop, if deadline.is_none() => {
                     if self.keep_replicas {
-                        info!(replicas = self.handles.len(), "replicas are kept");
+                        info!(replicas = self.handles.count(), "replicas are kept");
                         return;
                     }
                     self.roster.stop_all();
                     deadline = Some(Instant::now() + self.grace + STOP_MARGIN);
                 }
+            }
+            // Whatever else has come meanwhile, so that the plan is made and the table swapped
+            // once for all of it.
+            while let Ok(outcome) = self.outcomes.try_recv() {
+                self.outcome(outcome);
+            }
+            while let Ok(probe) = self.probes.try_recv() {
+                self.probe(&probe);
             }
         }
         if !self.roster.is_gone() {
@@ -167,22 +146,23 @@ impl<R: Runtime> Supervisor<R> {
         }
     }
 
-    /// Carries out what the roster wants, publishes, and tells who waits for it; tells when to
-    /// look again.
+    /// Decides, publishes, carries out, and tells who waits for it; tells when to look again.
     fn settle(&mut self) -> Option<Instant> {
         loop {
             let (effects, wake) = self.roster.act(Instant::now(), &mut self.rng);
-            let settled = effects.is_empty();
-            for effect in effects {
-                self.carry_out(effect);
-            }
             let finished = self.roster.finished();
             for event in self.roster.events() {
                 log(&event);
+                self.shared.history().push(&event);
             }
+            // The new table first: who finds a replica closed that is about to leave can look up
+            // who has its keys now.
             self.publish();
-            if finished.is_empty() && settled {
+            if finished.is_empty() && effects.is_empty() {
                 return wake;
+            }
+            for effect in effects {
+                self.carry_out(effect);
             }
             for (id, result) in finished {
                 self.reply(id, result);
@@ -192,76 +172,63 @@ impl<R: Runtime> Supervisor<R> {
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Start(seat, hostname) => self.start(seat, hostname),
-            Effect::Drain(hostname) => match self.handles.get_mut(&hostname) {
-                Some(handle) => {
-                    handle.watch = None;
-                    let idle = Arc::clone(&self.idle);
-                    handle.replica.close(move || idle.notify_one());
+            Effect::Start(place, hostname, release) => {
+                self.tasks.start(hostname, place.seat(), release);
+            }
+            Effect::MarkSeated(hostname, seat) => self.tasks.mark(hostname, Mark::Seated(seat)),
+            Effect::MarkLeaving(hostname) => self.tasks.mark(hostname, Mark::Leaving),
+            Effect::Drain(hostname) => {
+                if !self.handles.close(&hostname) {
+                    self.roster.drained(&hostname);
                 }
-                None => self.roster.drained(&hostname),
-            },
-            Effect::Remove(hostname) => self.stop(hostname),
+            }
+            Effect::Remove(hostname) => self.tasks.stop(hostname),
         }
-    }
-
-    fn start(&self, seat: Seat, hostname: Hostname) {
-        let (runtime, engine) = (Rc::clone(&self.runtime), Rc::clone(&self.engine));
-        let tell = self.tell.clone();
-        spawn(async move {
-            let _permit = engine.acquire().await;
-            let spec = ReplicaSpec { hostname, seat };
-            let result = runtime.start(&spec).await;
-            // Nobody listens any more only when the supervisor has ended.
-            let _told = tell.send(Outcome::Started(spec.hostname, result)).await.is_ok();
-        });
-    }
-
-    fn stop(&self, hostname: Hostname) {
-        let (runtime, engine) = (Rc::clone(&self.runtime), Rc::clone(&self.engine));
-        let (tell, grace) = (self.tell.clone(), self.grace);
-        spawn(async move {
-            let _permit = engine.acquire().await;
-            let result = runtime.stop(&hostname, grace).await;
-            let _told = tell.send(Outcome::Stopped(hostname, result)).await.is_ok();
-        });
     }
 
     fn list(&mut self) {
-        if self.listing.under_way {
-            self.listing.again = true;
-            return;
+        if self.listing.may_begin() {
+            self.tasks.list(self.roster.tick());
         }
-        self.listing.under_way = true;
-        let (runtime, tell) = (Rc::clone(&self.runtime), self.tell.clone());
-        let began = self.roster.tick();
-        spawn(async move {
-            let listing = runtime.list().await;
-            let _told = tell.send(Outcome::Listed(began, listing)).await.is_ok();
-        });
     }
 
     fn command(&mut self, command: Command) {
-        let Command { kind, change, reply } = command;
-        let accepted = match kind {
-            ChangeKind::Add => self.roster.add(change, Instant::now()),
-            ChangeKind::Remove => self.roster.remove(change, &mut self.rng),
-        };
-        match accepted {
-            Ok(id) => {
-                self.replies.insert(id, reply);
+        match command {
+            Command::Change { kind, change, reply } => {
+                if let (ChangeKind::Add, Some(cause)) = (kind, self.listing.error()) {
+                    return answer(reply, Err(ChangeError::NoRuntime(Arc::clone(cause))));
+                }
+                let accepted = match kind {
+                    ChangeKind::Add => self.roster.add(change, Instant::now()),
+                    ChangeKind::Remove => self.roster.remove(change, &mut self.rng),
+                };
+                match accepted {
+                    Ok(id) => {
+                        self.replies.insert(id, reply);
+                    }
+                    Err(refused) => answer(reply, Err(refused.into())),
+                }
             }
-            Err(refused) => answer(reply, Err(refused.into())),
+            Command::Roll { request, reply } => {
+                let begun = self.roster.roll(request).map_err(ChangeError::from);
+                let status = |_generation| self.roster.roll_status().ok_or(ChangeError::Busy);
+                answer(reply, begun.and_then(status));
+            }
+            Command::Status { reply } => {
+                let in_flight = |hostname: &Hostname| self.handles.in_flight(hostname);
+                let fleet = self.roster.status(Instant::now(), in_flight);
+                let engine_error = self.listing.error().map(|error| chain(error.as_ref()));
+                answer(reply, Ok(SupervisorStatus { fleet, engine_error }));
+            }
         }
     }
 
     fn outcome(&mut self, outcome: Outcome) {
         let now = Instant::now();
         match outcome {
-            Outcome::Listed(began, listing) => {
-                self.listing.under_way = false;
+            Outcome::Listed { began, took, listing } => {
                 self.listed(began, listing, now);
-                if std::mem::take(&mut self.listing.again) {
+                if self.listing.ended(took, now) {
                     self.list();
                 }
             }
@@ -274,10 +241,14 @@ impl<R: Runtime> Supervisor<R> {
                     | RuntimeError::Unreachable { .. }
                     | RuntimeError::Engine { .. }
                     | RuntimeError::Timeout { .. }
+                    | RuntimeError::Pull { .. }
                     | RuntimeError::NoAddress { .. }
                     | RuntimeError::Listed) => StartFailed::Other(Arc::new(error)),
                 });
                 self.roster.started(&hostname, result, now, &mut self.rng);
+            }
+            Outcome::Marked(hostname, result) => {
+                self.roster.marked(&hostname, result.map_err(|error| Arc::new(error) as Cause));
             }
             Outcome::Stopped(hostname, result) => {
                 let result = result.map_err(|error| Arc::new(error) as Cause);
@@ -290,84 +261,52 @@ impl<R: Runtime> Supervisor<R> {
     fn listed(&mut self, began: Tick, listing: Result<Vec<Observed>, RuntimeError>, now: Instant) {
         match listing {
             Ok(listing) => {
-                if std::mem::take(&mut self.listing.failing) {
-                    info!("replicas can be listed again");
+                if self.listing.clear_error() {
+                    self.tell(What::EngineBack);
                 }
                 self.roster.listed(listing, began, now, &mut self.rng);
             }
-            Err(error) if !self.listing.failing => {
-                self.listing.failing = true;
-                warn!(error = chain(&error), "replicas cannot be listed; the last table stays");
+            Err(error) => {
+                debug!(error = chain(&error), "replicas cannot be listed");
+                let cause: Cause = Arc::new(error);
+                if self.listing.note_error(&cause) {
+                    self.tell(What::EngineLost(cause));
+                }
             }
-            Err(error) => debug!(error = chain(&error), "replicas still cannot be listed"),
         }
+    }
+
+    fn tell(&self, what: What) {
+        let event = Event { subject: None, what };
+        log(&event);
+        self.shared.history().push(&event);
     }
 
     fn probe(&mut self, probe: &Probe) {
-        self.roster.probed(&probe.hostname, probe.address, probe.good, Instant::now());
+        let verdict = match probe.error {
+            None => Verdict::Good,
+            Some(ProbeError::Refused) => Verdict::Refused,
+            Some(_) => Verdict::Bad,
+        };
+        let why = probe.error.map(|error| Arc::new(error) as Cause);
+        self.roster.probed(&probe.hostname, probe.address, verdict, why, Instant::now());
+    }
+
+    /// The request path has noted something about replicas.
+    fn look(&mut self) {
+        let troubled = self.handles.troubled(self.outliers);
+        for hostname in troubled.failing {
+            self.roster.erred(&hostname, Instant::now());
+        }
+        if troubled.unreachable {
+            self.list();
+        }
     }
 
     fn find_idle(&mut self) {
-        let idle = |handle: &Handle| handle.watch.is_none() && handle.replica.in_flight() == 0;
-        for (hostname, _) in self.handles.iter().filter(|(_, handle)| idle(handle)) {
+        for hostname in self.handles.idle_ones() {
             self.roster.drained(hostname);
         }
-    }
-
-    /// Publishes a new table if anything changed since the last one.
-    fn publish(&mut self) {
-        if self.published == Some(self.roster.revision()) {
-            return;
-        }
-        self.keep_handles();
-        let mut members: Vec<Member> =
-            self.roster.members().map(|(id, weight)| Member { id, weight }).collect();
-        members.sort_by_key(|member| member.id);
-        if members != self.placement.members() {
-            match Placement::build(&self.placement_config, &members) {
-                Ok(placement) => self.placement = Arc::new(placement),
-                // The roster keeps to the capacity, so this is a mistake of ours: say so, and
-                // route by what there is.
-                Err(error) => error!(%error, "placement could not be built; the last one stays"),
-            }
-        }
-        let ready = self
-            .handles
-            .iter()
-            .filter(|(hostname, _)| self.roster.is_ready(hostname))
-            .map(|(_, handle)| Arc::clone(&handle.replica));
-        let table = Table::new(Arc::clone(&self.placement), ready, self.roster.listing());
-        self.shared.publish(table);
-        self.published = Some(self.roster.revision());
-    }
-
-    /// One handle for each replica that runs, probed; one whose address changed is another.
-    fn keep_handles(&mut self) {
-        for (hostname, member, address) in self.roster.running() {
-            let known = self.handles.get(hostname);
-            let same = |handle: &Handle| handle.replica.address() == address;
-            if known.is_some_and(|handle| handle.watch.is_some() && same(handle)) {
-                continue;
-            }
-            self.next_id += 1;
-            let id = ReplicaId(self.next_id);
-            let replica = Arc::new(Replica::new(id, hostname.clone(), member, address));
-            let watch = Some(self.prober.watch(hostname.clone(), address));
-            let before = self.handles.insert(hostname.clone(), Handle { replica, watch });
-            if let Some(before) = before {
-                before.replica.give_up();
-            }
-        }
-        let running: BTreeSet<&Hostname> = self.roster.running().map(|(name, ..)| name).collect();
-        self.handles.retain(|hostname, handle| {
-            if !running.contains(hostname) {
-                handle.watch = None;
-            }
-            if !self.roster.lives(hostname) {
-                handle.replica.give_up();
-            }
-            self.roster.knows(hostname)
-        });
     }
 
     fn reply(&mut self, id: ChangeId, result: Result<(), Failed>) {
@@ -377,9 +316,9 @@ impl<R: Runtime> Supervisor<R> {
     }
 }
 
-fn answer(reply: Reply, result: Result<Vec<Hostname>, ChangeError>) {
+fn answer<T>(reply: Reply<T>, result: Result<T, ChangeError>) {
     if reply.send(result).is_err() {
-        debug!("the client that asked for a change has gone; the change is made all the same");
+        debug!("whoever asked has gone; what was asked for is done all the same");
     }
 }
 
@@ -391,25 +330,14 @@ async fn until(wake: Option<Instant>) {
 }
 
 fn log(event: &Event) {
-    let hostname = event.hostname.as_str();
-    let seat = event.member.map(tracing::field::display);
-    match &event.what {
-        What::Starting => info!(hostname, seat, "replica is starting"),
-        What::Adopted => info!(hostname, seat, "replica was running already and is adopted"),
-        What::Ready => info!(hostname, seat, "replica is ready"),
-        What::Ejected => warn!(hostname, seat, "replica is ejected: its probes fail"),
-        What::Died(death) => warn!(hostname, seat, reason = %death, "replica is dead"),
-        What::StartFailed(StartFailed::NameTaken) => {
-            warn!(hostname, seat, "replica could not be started: its name is taken");
-        }
-        What::StartFailed(StartFailed::Other(cause)) => {
-            warn!(hostname, seat, error = chain(cause), "replica could not be started");
-        }
-        What::NeverReady => warn!(hostname, seat, "replica was not ready in time and is removed"),
-        What::Draining(why) => info!(hostname, seat, ?why, "replica is leaving"),
-        What::Removed => info!(hostname, seat, "replica is removed"),
-        What::RemoveFailed(cause) => {
-            warn!(hostname, seat, error = chain(cause), "replica could not be removed");
-        }
+    let subject = event.subject.as_ref();
+    let hostname = subject.map(|subject| subject.hostname.as_str());
+    let seat = subject.map(|subject| tracing::field::display(subject.place));
+    let reason = event.what.reason();
+    let message = event.what.message();
+    if event.what.is_bad() {
+        warn!(hostname, seat, reason, "{message}");
+    } else {
+        info!(hostname, seat, reason, "{message}");
     }
 }

@@ -15,7 +15,7 @@ const OWNERS: usize = 8;
 fn allocations_of_lookups(config: &PlacementConfig, seats: u32) -> u64 {
     let members: Vec<Member> = (1..=seats)
         .filter_map(Seat::new)
-        .map(|seat| Member { id: MemberId::Seat(seat), weight: 1 })
+        .map(|seat| Member::new(MemberId::Seat(seat), 1))
         .collect();
     let placement = Placement::build(config, &members).expect("they fit");
     let keys: Vec<String> = (100_000..101_000).map(|id: u32| id.to_string()).collect();

@@ -9,11 +9,16 @@ use futures_util::StreamExt as _;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+use crate::config::CommandLine;
 use crate::fleet::change::Change;
+use crate::fleet::roster::RollRequest;
 use crate::fleet::seat::{BadHostname, Hostname};
 
 /// The largest body taken: room for thousands of hostnames.
 const BODY_MAX: usize = 256 * 1024;
+
+/// What a rolling update can be told.
+const ROLL_FIELDS: [&str; 3] = ["image", "command", "batch"];
 
 /// Why a body is not taken.
 #[derive(Debug, Error)]
@@ -48,6 +53,9 @@ pub enum BadBody {
         /// What it is.
         found: String,
     },
+    /// A field that means nothing here.
+    #[error("{0:?} is no field of this call: there are 'image', 'command' and 'batch'")]
+    UnknownField(String),
     /// A hostname is not one.
     #[error(transparent)]
     Hostname(#[from] BadHostname),
@@ -70,6 +78,7 @@ impl BadBody {
             | BadBody::NotJson(_)
             | BadBody::NotAnObject(_)
             | BadBody::Field { .. }
+            | BadBody::UnknownField(_)
             | BadBody::Hostname(_) => StatusCode::BAD_REQUEST,
         }
     }
@@ -80,6 +89,23 @@ impl BadBody {
 /// # Errors
 /// [`BadBody`], which names the field and what it must be.
 pub async fn read_change(request: &HttpRequest, payload: Payload) -> Result<Change, BadBody> {
+    let fields = read_object(request, payload).await?;
+    Ok(Change { n: number(&fields)?, hostnames: hostnames(&fields)? })
+}
+
+/// Reads what a rolling update is to do.
+///
+/// # Errors
+/// [`BadBody`], which names the field and what it must be.
+pub async fn read_roll(request: &HttpRequest, payload: Payload) -> Result<RollRequest, BadBody> {
+    roll(&read_object(request, payload).await?)
+}
+
+/// Reads a JSON object.
+async fn read_object(
+    request: &HttpRequest,
+    payload: Payload,
+) -> Result<Map<String, Value>, BadBody> {
     let body = read(payload).await?;
     if body.is_empty() {
         return Err(BadBody::Empty);
@@ -87,7 +113,7 @@ pub async fn read_change(request: &HttpRequest, payload: Payload) -> Result<Chan
     if !is_json(request) {
         return Err(BadBody::NotSaidToBeJson);
     }
-    parse(&body)
+    object(&body)
 }
 
 async fn read(mut payload: Payload) -> Result<BytesMut, BadBody> {
@@ -108,18 +134,77 @@ fn is_json(request: &HttpRequest) -> bool {
     essence.trim().eq_ignore_ascii_case("application/json")
 }
 
-fn parse(body: &[u8]) -> Result<Change, BadBody> {
-    let body: Value = serde_json::from_slice(body).map_err(BadBody::NotJson)?;
-    let Some(fields) = body.as_object() else {
-        return Err(BadBody::NotAnObject(Kind::of(&body)));
+fn object(body: &[u8]) -> Result<Map<String, Value>, BadBody> {
+    match serde_json::from_slice(body).map_err(BadBody::NotJson)? {
+        Value::Object(fields) => Ok(fields),
+        other @ (Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)) => Err(BadBody::NotAnObject(Kind::of(&other))),
+    }
+}
+
+/// A misspelt field would mean another update than was asked for, so there is no unknown one.
+fn roll(fields: &Map<String, Value>) -> Result<RollRequest, BadBody> {
+    if let Some(unknown) = fields.keys().find(|key| !ROLL_FIELDS.contains(&key.as_str())) {
+        return Err(BadBody::UnknownField(unknown.clone()));
+    }
+    let bad = |field, must, value: &Value| BadBody::Field {
+        field,
+        must,
+        found: Kind::of(value).to_string(),
     };
-    Ok(Change { n: number(fields)?, hostnames: hostnames(fields)? })
+    let image = fields.get("image").filter(|value| !value.is_null());
+    let image = image.map(|value| match value.as_str() {
+        Some(image) if is_word(image) => Ok(image.to_owned()),
+        Some(_) | None => Err(bad("image", "the name of an image, without spaces", value)),
+    });
+    let command = fields.get("command").filter(|value| !value.is_null());
+    let batch = match fields.get("batch") {
+        None | Some(Value::Null) => 1,
+        Some(_) => positive(fields, "batch")?,
+    };
+    Ok(RollRequest {
+        image: image.transpose()?,
+        command: command
+            .map(|value| {
+                command_line(value).ok_or_else(|| {
+                    bad(
+                        "command",
+                        "a command line, or a list of its words, the program first",
+                        value,
+                    )
+                })
+            })
+            .transpose()?,
+        batch,
+    })
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control())
+}
+
+fn command_line(value: &Value) -> Option<Vec<String>> {
+    let words = match value {
+        Value::String(line) => line.parse::<CommandLine>().ok()?.words().to_vec(),
+        Value::Array(words) => {
+            words.iter().map(|word| word.as_str().map(str::to_owned)).collect::<Option<_>>()?
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => return None,
+    };
+    let good = words.first().is_some_and(|program| !program.is_empty());
+    (good && words.iter().all(|word| !word.contains('\0'))).then_some(words)
 }
 
 fn number(fields: &Map<String, Value>) -> Result<usize, BadBody> {
-    let bad =
-        |found: String| BadBody::Field { field: "n", must: "an integer of at least 1", found };
-    let Some(value) = fields.get("n") else {
+    positive(fields, "n")
+}
+
+fn positive(fields: &Map<String, Value>, field: &'static str) -> Result<usize, BadBody> {
+    let bad = |found: String| BadBody::Field { field, must: "an integer of at least 1", found };
+    let Some(value) = fields.get(field) else {
         return Err(bad("missing".to_owned()));
     };
     let shown = || match value.as_number() {
@@ -169,6 +254,45 @@ impl fmt::Display for Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(body: &[u8]) -> Result<Change, BadBody> {
+        let fields = object(body)?;
+        Ok(Change { n: number(&fields)?, hostnames: hostnames(&fields)? })
+    }
+
+    fn parse_roll(body: &str) -> Result<RollRequest, BadBody> {
+        roll(&object(body.as_bytes())?)
+    }
+
+    #[test]
+    fn a_rolling_update_is_read_with_defaults() {
+        let nothing = RollRequest { image: None, command: None, batch: 1 };
+        assert_eq!(parse_roll("{}").unwrap(), nothing);
+        assert_eq!(parse_roll(r#"{"image":null,"command":null}"#).unwrap(), nothing);
+        let words = Some(vec!["a".to_owned(), "b c".to_owned()]);
+        for command in [r#""a 'b c'""#, r#"["a","b c"]"#] {
+            let body = format!(r#"{{"image":"x:2","command":{command},"batch":3}}"#);
+            let all =
+                RollRequest { image: Some("x:2".to_owned()), command: words.clone(), batch: 3 };
+            assert_eq!(parse_roll(&body).unwrap(), all);
+        }
+    }
+
+    #[test]
+    fn a_bad_rolling_update_is_refused_with_the_field() {
+        for (body, message) in [
+            (r#"{"imgae":"x"}"#, r#""imgae" is no field of this call"#),
+            (r#"{"image":3}"#, "'image' must be the name of an image"),
+            (r#"{"image":"a b"}"#, "'image' must be the name of an image"),
+            (r#"{"command":[]}"#, "'command' must be a command line"),
+            (r#"{"command":["a",1]}"#, "'command' must be a command line"),
+            (r#"{"command":"'a"}"#, "'command' must be a command line"),
+            (r#"{"batch":0}"#, "'batch' must be an integer of at least 1, not 0"),
+        ] {
+            let told = parse_roll(body).unwrap_err().to_string();
+            assert!(told.starts_with(message), "{body}: {told}");
+        }
+    }
 
     #[test]
     fn a_good_body_is_taken_with_and_without_names() {

@@ -20,13 +20,20 @@ pub enum Denied {
     /// It has no token, or a wrong one.
     #[error("this call needs the header 'Authorization: Bearer TOKEN' with the admin token")]
     Token,
+    /// It names what replicas run, and anybody could.
+    #[error(
+        "'image' and 'command' are taken only from whoever has the admin token: set \
+         'admin.token', or 'admin.programs = true' if everybody who reaches this listener may say \
+         what runs here"
+    )]
+    Programs,
 }
 
 impl Denied {
     /// What it is in HTTP.
     pub fn status(&self) -> StatusCode {
         match self {
-            Denied::Host(_) => StatusCode::FORBIDDEN,
+            Denied::Host(_) | Denied::Programs => StatusCode::FORBIDDEN,
             Denied::Token => StatusCode::UNAUTHORIZED,
         }
     }
@@ -71,6 +78,15 @@ pub fn may_change(request: &HttpRequest, config: &AdminConfig) -> Result<(), Den
     }
 }
 
+/// Whether a call that may change the fleet may also say what it runs: whoever may can run what
+/// they like on this machine.
+///
+/// # Errors
+/// [`Denied::Programs`].
+pub fn may_name_programs(config: &AdminConfig) -> Result<(), Denied> {
+    if config.token.is_some() || config.programs { Ok(()) } else { Err(Denied::Programs) }
+}
+
 fn without_port(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         // The colons of an IPv6 address are inside its brackets.
@@ -87,7 +103,7 @@ mod tests {
 
     fn config(hosts: &[&str]) -> AdminConfig {
         let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
-        AdminConfig { listen: None, token: None, hosts }
+        AdminConfig { listen: None, token: None, hosts, programs: false }
     }
 
     fn called_by(host: &'static str, config: &AdminConfig) -> Result<(), Denied> {

@@ -33,16 +33,20 @@ pub(super) fn at_least_one(
     Ok(value)
 }
 
-/// A duration of at least a millisecond and at most a day.
+/// A duration of at least a millisecond and at most a day; `default` seconds where there is none.
 pub(super) fn span(
     field: &'static str,
     span: Option<Span>,
     default: u64,
 ) -> Result<Duration, ConfigError> {
-    let duration = span.map_or(Duration::from_secs(default), |span| span.0);
+    given_span(field, span.unwrap_or(Span(Duration::from_secs(default))))
+}
+
+/// The same, where there is one.
+pub(super) fn given_span(field: &'static str, span: Span) -> Result<Duration, ConfigError> {
     let allowed = Duration::from_millis(1)..=Duration::from_hours(24);
-    if allowed.contains(&duration) {
-        return Ok(duration);
+    if allowed.contains(&span.0) {
+        return Ok(span.0);
     }
-    Err(must(field, format!("must be 1ms to 24h, not {}", Span(duration))))
+    Err(must(field, format!("must be 1ms to 24h, not {span}")))
 }

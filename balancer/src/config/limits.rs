@@ -29,6 +29,8 @@ pub struct Timeouts {
     pub drain: Duration,
     /// Between a replica's SIGTERM and SIGKILL.
     pub stop: Duration,
+    /// For pulling an image.
+    pub pull: Duration,
 }
 
 /// What a client may use up.
@@ -44,6 +46,8 @@ pub struct Limits {
     pub body: Option<u64>,
     /// Most connections of clients, if there is a limit.
     pub connections: Option<usize>,
+    /// Most idle connections to replicas that are kept.
+    pub idle: usize,
     /// Most connections of one client address, if there is a limit.
     pub connections_per_client: Option<usize>,
 }
@@ -65,6 +69,7 @@ pub(super) fn timeouts(settings: &TimeoutSettings) -> Result<Timeouts, ConfigErr
         tunnel: span("timeouts.tunnel", settings.tunnel, 60 * 60)?,
         drain: span("timeouts.drain", settings.drain, 10)?,
         stop: span("timeouts.stop", settings.stop, 10)?,
+        pull: span("timeouts.pull", settings.pull, 10 * 60)?,
     })
 }
 
@@ -83,6 +88,7 @@ pub(super) fn limits(settings: &LimitSettings) -> Result<Limits, ConfigError> {
         target: target.0 as usize,
         body: settings.body.map(|size| size.0),
         connections: at_least_one("limits.connections", settings.connections)?,
+        idle: usize::MAX,
         connections_per_client: at_least_one("limits.connections_per_client", per_client)?,
     })
 }

@@ -17,6 +17,8 @@ pub struct AdminConfig {
     pub token: Option<Token>,
     /// Names that a call may come by, besides localhost and IP addresses.
     pub hosts: Vec<String>,
+    /// Whether a call without a token may say what replicas run.
+    pub programs: bool,
 }
 
 /// A secret that is never shown.
@@ -40,7 +42,7 @@ pub(super) fn admin(
     listen: SocketAddr,
     tls: Option<&TlsConfig>,
 ) -> Result<AdminConfig, ConfigError> {
-    let AdminSettings { listen: own, token, open, hosts } = settings;
+    let AdminSettings { listen: own, token, open, hosts, programs } = settings;
     let bad = |token: &String| token.is_empty() || !token.bytes().all(|c| c.is_ascii_graphic());
     if token.as_ref().is_some_and(bad) {
         return Err(must("admin.token", "must be visible ASCII characters, without spaces"));
@@ -66,7 +68,8 @@ pub(super) fn admin(
         return Err(must("tls.listen", "must differ from 'admin.listen'"));
     }
     let hosts = hosts.unwrap_or_default().iter().map(|host| host.to_ascii_lowercase()).collect();
-    Ok(AdminConfig { listen: own, token: token.map(Token), hosts })
+    let programs = programs.unwrap_or(false);
+    Ok(AdminConfig { listen: own, token: token.map(Token), hosts, programs })
 }
 
 pub(super) fn tls(

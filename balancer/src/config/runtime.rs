@@ -1,10 +1,12 @@
 //! Where replicas run.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::ConfigError;
 use super::check::must;
-use super::settings::{RuntimeKind, Settings};
+use super::limits::Timeouts;
+use super::settings::{PullPolicy, RuntimeKind, Settings};
 use super::value::{CommandLine, Server};
 
 /// Where replicas run.
@@ -28,6 +30,10 @@ pub enum RuntimeConfig {
 pub struct DockerConfig {
     /// Their image.
     pub image: String,
+    /// When it is pulled.
+    pub pull: PullPolicy,
+    /// How long that may take.
+    pub pull_deadline: Duration,
     /// Their network.
     pub network: String,
     /// The port they listen on.
@@ -46,7 +52,10 @@ pub struct DockerConfig {
     pub pool: String,
 }
 
-pub(super) fn runtime(settings: Settings) -> Result<RuntimeConfig, ConfigError> {
+pub(super) fn runtime(
+    settings: Settings,
+    timeouts: &Timeouts,
+) -> Result<RuntimeConfig, ConfigError> {
     let servers = settings.servers.unwrap_or_default();
     let implied = if servers.is_empty() { RuntimeKind::Process } else { RuntimeKind::Static };
     let kind = settings.runtime.unwrap_or(implied);
@@ -69,6 +78,8 @@ pub(super) fn runtime(settings: Settings) -> Result<RuntimeConfig, ConfigError> 
             };
             Ok(RuntimeConfig::Docker(DockerConfig {
                 image: text(settings.image, "ring-balancer/server", "image")?,
+                pull: settings.pull.unwrap_or_default(),
+                pull_deadline: timeouts.pull,
                 network: text(settings.network, "net1", "network")?,
                 port: settings.port.unwrap_or(5000),
                 command: settings.command,

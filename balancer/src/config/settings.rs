@@ -1,5 +1,6 @@
 //! What the user typed: one struct for the file, the environment and the flags.
 
+mod fleet;
 mod forwarding;
 mod limits;
 mod listen;
@@ -11,7 +12,8 @@ use std::num::NonZeroUsize;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
-use super::value::{CommandLine, Server, Size, Span, Variable};
+use super::value::{CommandLine, Server, Size, Variable};
+pub use fleet::{HealthSettings, OutlierSettings, RespawnSettings};
 pub use forwarding::{ForwardedSettings, RetrySettings};
 pub use limits::{LimitSettings, TimeoutSettings};
 pub use listen::{AdminSettings, TlsSettings};
@@ -49,6 +51,11 @@ pub struct Settings {
     #[arg(long, env = "BALANCER_MAX_REPLICAS", value_name = "N")]
     pub max_replicas: Option<usize>,
 
+    /// How many replicas run besides, ready and without a place on the ring: one of them takes the
+    /// place of a replica that dies, at once [default: 0]
+    #[arg(long, env = "BALANCER_SPARES", value_name = "K")]
+    pub spares: Option<usize>,
+
     /// Listed replicas, host:port or 'host:port weight=3', several parted by commas; implies
     /// --runtime static
     #[arg(long, env = "BALANCER_SERVERS", value_name = "LIST", value_delimiter = ',')]
@@ -67,6 +74,10 @@ pub struct Settings {
     /// docker: the image of replicas [default: ring-balancer/server]
     #[arg(long, env = "BALANCER_IMAGE")]
     pub image: Option<String>,
+
+    /// docker: when the image of replicas is got from its registry [default: missing]
+    #[arg(long, env = "BALANCER_PULL")]
+    pub pull: Option<PullPolicy>,
 
     /// docker: the network of replicas, made if it is absent [default: net1]
     #[arg(long, env = "BALANCER_NETWORK")]
@@ -141,6 +152,14 @@ pub struct Settings {
     #[command(flatten)]
     pub health: HealthSettings,
 
+    /// `[outliers]`
+    #[command(flatten)]
+    pub outliers: OutlierSettings,
+
+    /// `[respawn]`
+    #[command(flatten)]
+    pub respawn: RespawnSettings,
+
     /// `[timeouts]`
     #[command(flatten)]
     pub timeouts: TimeoutSettings,
@@ -168,36 +187,6 @@ pub struct Settings {
     /// `[compat]`
     #[command(flatten)]
     pub compat: CompatSettings,
-}
-
-/// `[health]`
-#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct HealthSettings {
-    /// Time between two probes of a replica [default: 1s]
-    #[arg(id = "health-interval", long, env = "BALANCER_HEALTH_INTERVAL", value_name = "DURATION")]
-    pub interval: Option<Span>,
-
-    /// Time a probe's answer may take [default: 1s]
-    #[arg(id = "health-timeout", long, env = "BALANCER_HEALTH_TIMEOUT", value_name = "DURATION")]
-    pub timeout: Option<Span>,
-
-    /// Good probes in a row until a replica takes requests [default: 1]
-    #[arg(id = "health-rise", long, env = "BALANCER_HEALTH_RISE", value_name = "N")]
-    pub rise: Option<u32>,
-
-    /// Bad probes in a row until a replica takes no more requests [default: 3]
-    #[arg(id = "health-fall", long, env = "BALANCER_HEALTH_FALL", value_name = "N")]
-    pub fall: Option<u32>,
-
-    /// Time from a replica's start to its first good probes [default: 60s]
-    #[arg(
-        id = "health-start-deadline",
-        long,
-        env = "BALANCER_HEALTH_START_DEADLINE",
-        value_name = "DURATION"
-    )]
-    pub start_deadline: Option<Span>,
 }
 
 /// `[compat]`
@@ -231,6 +220,19 @@ pub enum RuntimeKind {
     Static,
 }
 
+/// `pull`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PullPolicy {
+    /// When the engine does not have it
+    #[default]
+    Missing,
+    /// Never: an image that the engine does not have is an error
+    Never,
+    /// Before each replica is made
+    Always,
+}
+
 /// `policy`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -255,17 +257,12 @@ impl Settings {
     pub fn or(self, other: Self) -> Self {
         first_of!(
             self, other;
-            listen, runtime, replicas, max_replicas, servers, command, env, image, network, port,
-            memory, cpus, pids, pool, keep_replicas, placement, policy, key, health_path, workers,
-            log_format, log_level;
-            ring, classic, health, timeouts, limits, retry, forwarded, tls, admin, compat
+            listen, runtime, replicas, max_replicas, spares, servers, command, env, image, network,
+            port, memory, cpus, pids, pull, pool, keep_replicas, placement, policy, key,
+            health_path, workers, log_format, log_level;
+            ring, classic, health, outliers, respawn, timeouts, limits, retry, forwarded, tls,
+            admin, compat
         )
-    }
-}
-
-impl HealthSettings {
-    fn or(self, other: Self) -> Self {
-        first_of!(self, other; interval, timeout, rise, fall, start_deadline;)
     }
 }
 

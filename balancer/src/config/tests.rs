@@ -18,7 +18,7 @@ fn flagged(arguments: &[&str]) -> Result<Config, String> {
 }
 
 /// Each table, and how the flags of its keys begin.
-const TABLES: [(&str, &str); 10] = [
+const TABLES: [(&str, &str); 12] = [
     ("ring", "ring"),
     ("classic", "classic"),
     ("health", "health"),
@@ -28,6 +28,8 @@ const TABLES: [(&str, &str); 10] = [
     ("forwarded", "forwarded"),
     ("tls", "tls"),
     ("admin", "admin"),
+    ("outliers", "outliers"),
+    ("respawn", "respawn"),
     ("compat", "compat"),
 ];
 
@@ -73,6 +75,7 @@ fn without_settings_the_request_path_has_its_documented_bounds() {
         target: 8_192,
         body: None,
         connections: None,
+        idle: usize::MAX,
         connections_per_client: None,
     };
     assert_eq!(config.limits, limits);

@@ -180,14 +180,24 @@ impl FromStr for Server {
 // === impl CommandLine ===
 
 impl CommandLine {
-    /// The words, with the placeholders filled in.
-    pub fn filled(&self, port: u16, seat: Seat, hostname: &Hostname) -> Vec<String> {
-        let values = [port.to_string(), seat.to_string(), hostname.to_string()];
-        let fill = |word: &String| {
-            PLACEHOLDERS.iter().zip(&values).fold(word.clone(), |w, (name, v)| w.replace(name, v))
-        };
-        self.0.iter().map(fill).collect()
+    /// Its words, the program first, as they were written.
+    pub fn words(&self) -> &[String] {
+        &self.0
     }
+}
+
+/// The words of a command with its placeholders filled in; `{seat}` is `spare` without one.
+pub fn filled(words: &[String], port: u16, seat: Option<Seat>, hostname: &Hostname) -> Vec<String> {
+    let values = [port.to_string(), seat_text(seat), hostname.to_string()];
+    let fill = |word: &String| {
+        PLACEHOLDERS.iter().zip(&values).fold(word.clone(), |w, (name, v)| w.replace(name, v))
+    };
+    words.iter().map(fill).collect()
+}
+
+/// A seat as replicas are told it (`SERVER_ID`): its number, or `spare`.
+pub fn seat_text(seat: Option<Seat>) -> String {
+    seat.map_or_else(|| "spare".to_owned(), |seat| seat.to_string())
 }
 
 impl FromStr for CommandLine {
@@ -326,7 +336,7 @@ mod tests {
             "run --name '{hostname} x' -p {port} {seat}/{seat}".parse().unwrap();
         let hostname = Hostname::parse("Server 4").unwrap();
         assert_eq!(
-            command.filled(80, Seat::new(2).unwrap(), &hostname),
+            filled(command.words(), 80, Seat::new(2), &hostname),
             ["run", "--name", "Server 4 x", "-p", "80", "2/2"]
         );
         assert!("".parse::<CommandLine>().is_err());

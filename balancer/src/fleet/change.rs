@@ -1,6 +1,7 @@
 //! What `/add` and `/rm` ask for, and why it is refused or fails.
 
 use std::error::Error;
+use std::iter::successors;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +72,15 @@ pub enum Refused {
         /// How many there are.
         size: usize,
     },
+    /// A rolling update is under way.
+    #[error("a rolling update is under way (generation {generation}): it ends by itself")]
+    Rolling {
+        /// Its number.
+        generation: u64,
+    },
+    /// The runtime has no images.
+    #[error("'image' is for runtime = \"docker\": this balancer's replicas have none")]
+    NoImages,
     /// Replicas are listed in the configuration, not owned.
     #[error(
         "replicas are listed ('servers'), not owned: they can neither be added nor removed here"
@@ -128,6 +138,12 @@ pub enum Failed {
 
 /// What a runtime said, kept whole.
 pub type Cause = Arc<dyn Error + Send + Sync>;
+
+/// An error with all its causes, on one line.
+pub fn chain(error: &dyn Error) -> String {
+    let causes = successors(error.source(), |error: &&dyn Error| (*error).source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
 
 /// How a replica ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

@@ -1,25 +1,63 @@
 //! From the fleet that runs to the fleet that was asked for: [`plan`], a pure function.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::fmt;
+use std::time::Instant;
 
+use super::observed::Place;
 use super::seat::{Hostname, Seat};
 
-/// The seats that must have a replica, each with the time before which none is started
-/// (its back-off).
-pub type Desired = BTreeMap<Seat, Instant>;
+/// What there must be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// The seats that must have a replica.
+    pub seats: BTreeMap<Seat, Vacancy>,
+    /// How many replicas without a seat.
+    pub spares: usize,
+    /// No spare is started before (its back-off); none for at once.
+    pub spares_not_before: Option<Instant>,
+    /// How many replicas that are not to stay are replaced at once.
+    pub batch: usize,
+}
+
+/// What a seat without a replica waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vacancy {
+    /// None is started before (its back-off).
+    pub not_before: Instant,
+    /// Its replica must have a certain name, so that no spare will do.
+    pub named: bool,
+}
 
 /// A replica that is known of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen<'a> {
     /// Its name.
     pub hostname: &'a Hostname,
-    /// Its place; `None` for one whose place cannot be told: it is not wanted.
-    pub seat: Option<Seat>,
+    /// What it is there for.
+    pub place: Place,
     /// What it does now.
     pub phase: Phase,
     /// Orders replicas by age: of two on one seat the smaller stays. Launching ones have none yet.
     pub created: Option<u64>,
+    /// It takes requests, or would if it had a seat.
+    pub ready: bool,
+    /// Whether it may stay, or is to be replaced by another.
+    pub fitness: Fitness,
+    /// Another balancer is making it, for a seat of which nothing is known here: it is left alone
+    /// until then.
+    pub elsewhere: Option<Instant>,
+}
+
+/// Whether a replica may stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fitness {
+    /// It runs what is wanted.
+    Fit,
+    /// It runs something else: it goes when another is ready.
+    Stale,
+    /// It does not answer: it goes when another is ready.
+    Hung,
 }
 
 /// What a replica does, as far as the plan is concerned.
@@ -27,6 +65,11 @@ pub struct Seen<'a> {
 pub enum Phase {
     /// A start was asked of the runtime, which has not answered.
     Launching,
+    /// It was made and does not run, and nobody here is starting it.
+    Made {
+        /// Since when that is known.
+        since: Instant,
+    },
     /// It runs and was not ready yet.
     Starting {
         /// Since when it runs.
@@ -38,10 +81,12 @@ pub enum Phase {
     Draining {
         /// After this they may not.
         until: Instant,
-        /// None are left.
+        /// None are left, and it is known to whoever lists it next that it goes.
         idle: bool,
     },
-    /// It has ended; its remains are there still.
+    /// It could not be started: nothing of it should be there.
+    StartFailed,
+    /// It has ended, or was not ready in time; its remains are there still.
     Dead,
     /// A stop was asked of the runtime, which has not answered.
     Removing,
@@ -55,8 +100,14 @@ pub enum Phase {
 /// One step towards the fleet that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Start a replica on an empty seat.
+    /// Start a replica on a seat.
     Start(Seat),
+    /// Start one without a seat.
+    StartSpare,
+    /// Start one that was made and does not run.
+    Resume(Hostname),
+    /// Give a spare a seat.
+    Seat(Hostname, Seat),
     /// Take a replica out of the table and let its requests finish.
     Drain(Hostname, Why),
     /// Stop a replica and remove what is left of it.
@@ -66,14 +117,16 @@ pub enum Action {
 /// Why a replica goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// Nobody asked for its seat.
+    /// Nobody asked for it.
     Unwanted,
     /// An older replica has its seat.
     Duplicate,
-    /// It has ended.
+    /// Another runs what is wanted in its place.
+    Replaced,
+    /// It did not answer, and another is ready in its place.
+    Hung,
+    /// It has ended, or never began.
     Dead,
-    /// It was not ready within the start deadline.
-    NeverReady,
     /// Its requests have finished, or their time was up.
     Drained,
 }
@@ -87,22 +140,43 @@ pub struct Plan {
     pub wake: Option<Instant>,
 }
 
+/// Who runs on one seat.
+#[derive(Debug, Default)]
+struct Crew<'a> {
+    /// The one that is to stay.
+    fit: Option<Seen<'a>>,
+    /// The one that is to be replaced.
+    unfit: Option<Seen<'a>>,
+    /// The one that ended last: it tells a balancer that knows nothing else that this seat is
+    /// wanted, so it stays until another replica is there.
+    remains: Option<Seen<'a>>,
+}
+
 /// Compares what is there with what was asked for. Carried out and observed again, its actions
 /// come to a fleet for which it has none.
 pub fn plan<'a>(
     desired: &Desired,
     observed: impl IntoIterator<Item = Seen<'a>>,
-    start_deadline: Duration,
     now: Instant,
 ) -> Plan {
     let mut plan = Plan::default();
-    let mut occupants: BTreeMap<Seat, Seen<'a>> = BTreeMap::new();
+    let mut crews: BTreeMap<Seat, Crew<'a>> = BTreeMap::new();
+    let mut spares: Vec<Seen<'a>> = Vec::new();
 
     for replica in observed {
-        let seat = replica.seat.filter(|seat| desired.contains_key(seat));
+        let seat = replica.place.seat().filter(|seat| desired.seats.contains_key(seat));
+        if replica.elsewhere.is_some_and(|until| !plan.due(until, now)) {
+            continue;
+        }
         match replica.phase {
             Phase::Removing => {}
-            Phase::Dead => plan.remove(replica.hostname, Why::Dead),
+            Phase::StartFailed => plan.remove(replica.hostname, Why::Dead),
+            Phase::Dead => match seat {
+                Some(seat) => plan.bury(replica, &mut crews.entry(seat).or_default().remains),
+                // Another balancer would think that the seat is wanted still, were it not told.
+                None if replica.place.seat().is_some() => plan.leave(&replica, Why::Unwanted),
+                None => plan.remove(replica.hostname, Why::Dead),
+            },
             Phase::RemoveFailed { again } => {
                 if plan.due(again, now) {
                     plan.remove(replica.hostname, Why::Unwanted);
@@ -113,23 +187,38 @@ pub fn plan<'a>(
                     plan.remove(replica.hostname, Why::Drained);
                 }
             }
-            Phase::Starting { since } if plan.due(since + start_deadline, now) => {
-                plan.remove(replica.hostname, Why::NeverReady);
+            Phase::Launching | Phase::Made { .. } | Phase::Starting { .. } | Phase::Up => {
+                match seat {
+                    Some(seat) => plan.seat(replica, crews.entry(seat).or_default()),
+                    None if replica.place == Place::Spare => spares.push(replica),
+                    None => plan.leave(&replica, Why::Unwanted),
+                }
             }
-            Phase::Launching | Phase::Starting { .. } | Phase::Up => match seat {
-                Some(seat) => plan.seat(seat, replica, &mut occupants),
-                None => plan.leave(&replica, Why::Unwanted),
-            },
         }
     }
 
-    for (seat, not_before) in desired {
-        if !occupants.contains_key(seat) && plan.due(*not_before, now) {
-            plan.actions.push(Action::Start(*seat));
-        }
-    }
+    let mut spares = plan.keep_spares(spares);
+    plan.fill_seats(desired, crews, &mut spares, now);
+    plan.count_spares(desired, spares, now);
     plan
 }
+
+// === impl Why ===
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Why::Unwanted => "not wanted any more",
+            Why::Duplicate => "an older replica has its seat",
+            Why::Replaced => "another runs in its place",
+            Why::Hung => "it does not answer, and another is ready in its place",
+            Why::Dead => "it has ended",
+            Why::Drained => "its requests have finished",
+        })
+    }
+}
+
+// === impl Plan ===
 
 impl Plan {
     /// Whether `time` has come; when not, it is one to wake up for.
@@ -147,26 +236,44 @@ impl Plan {
 
     /// A replica that runs goes; one that is being launched cannot yet.
     fn leave(&mut self, replica: &Seen<'_>, why: Why) {
-        if replica.phase != Phase::Launching {
-            self.actions.push(Action::Drain(replica.hostname.clone(), why));
+        match (replica.phase, why) {
+            (Phase::Launching, _) => {}
+            // It has no requests to finish, or will not finish them.
+            (Phase::Made { .. }, _) | (_, Why::Hung) => self.remove(replica.hostname, why),
+            _ => self.actions.push(Action::Drain(replica.hostname.clone(), why)),
         }
     }
 
-    /// Seats a replica; of two on one seat, the older stays.
-    fn seat<'a>(
-        &mut self,
-        seat: Seat,
-        replica: Seen<'a>,
-        occupants: &mut BTreeMap<Seat, Seen<'a>>,
-    ) {
-        let age = |replica: &Seen<'a>| (replica.created.unwrap_or(u64::MAX), replica.hostname);
-        let newer = match occupants.remove(&seat) {
-            Some(other) if age(&other) < age(&replica) => {
-                occupants.insert(seat, other);
+    /// Keeps the last that ended on a seat, and removes the others.
+    fn bury<'a>(&mut self, replica: Seen<'a>, remains: &mut Option<Seen<'a>>) {
+        let older = match remains.take() {
+            Some(other) if age(&other) > age(&replica) => {
+                *remains = Some(other);
                 Some(replica)
             }
             other => {
-                occupants.insert(seat, replica);
+                *remains = Some(replica);
+                other
+            }
+        };
+        if let Some(older) = older {
+            self.remove(older.hostname, Why::Dead);
+        }
+    }
+
+    /// Seats a replica; of two that are as good, the older stays.
+    fn seat<'a>(&mut self, replica: Seen<'a>, crew: &mut Crew<'a>) {
+        let side = match replica.fitness {
+            Fitness::Fit => &mut crew.fit,
+            Fitness::Stale | Fitness::Hung => &mut crew.unfit,
+        };
+        let newer = match side.take() {
+            Some(other) if age(&other) < age(&replica) => {
+                *side = Some(other);
+                Some(replica)
+            }
+            other => {
+                *side = Some(replica);
                 other
             }
         };
@@ -174,186 +281,97 @@ impl Plan {
             self.leave(&newer, Why::Duplicate);
         }
     }
+
+    /// The spares that may stay, the best first: those that are ready, and of these the oldest.
+    fn keep_spares<'a>(&mut self, spares: Vec<Seen<'a>>) -> Vec<Seen<'a>> {
+        let (mut fit, unfit): (Vec<_>, Vec<_>) =
+            spares.into_iter().partition(|spare| spare.fitness == Fitness::Fit);
+        for spare in unfit {
+            let why = if spare.fitness == Fitness::Hung { Why::Hung } else { Why::Replaced };
+            self.leave(&spare, why);
+        }
+        fit.sort_by(|a, b| (!a.ready, age(a)).cmp(&(!b.ready, age(b))));
+        fit
+    }
+
+    fn fill_seats<'a>(
+        &mut self,
+        desired: &Desired,
+        mut crews: BTreeMap<Seat, Crew<'a>>,
+        spares: &mut Vec<Seen<'a>>,
+        now: Instant,
+    ) {
+        let mut to_roll = Vec::new();
+        let mut rolling = 0;
+        for (seat, vacancy) in &desired.seats {
+            let Crew { fit, unfit, remains } = crews.remove(seat).unwrap_or_default();
+            let runs = [&fit, &unfit].into_iter().flatten().any(|r| r.phase != Phase::Launching);
+            if let Some(remains) = remains.filter(|_| runs) {
+                self.remove(remains.hostname, Why::Dead);
+            }
+            if let Some(fit) = &fit
+                && matches!(fit.phase, Phase::Made { .. })
+            {
+                self.actions.push(Action::Resume(fit.hostname.clone()));
+            }
+            match (fit, unfit) {
+                (Some(_), None) => {}
+                (Some(fit), Some(unfit)) if fit.ready => {
+                    self.leave(
+                        &unfit,
+                        if unfit.fitness == Fitness::Hung { Why::Hung } else { Why::Replaced },
+                    );
+                }
+                (Some(_), Some(unfit)) => {
+                    rolling += usize::from(unfit.fitness == Fitness::Stale);
+                }
+                (None, Some(unfit)) if unfit.fitness == Fitness::Stale => {
+                    to_roll.push((*seat, *vacancy));
+                }
+                (None, _) => self.fill(*seat, *vacancy, spares, now),
+            }
+        }
+        for (seat, vacancy) in to_roll.into_iter().take(desired.batch.saturating_sub(rolling)) {
+            if self.due(vacancy.not_before, now) {
+                self.actions.push(Action::Start(seat));
+            }
+        }
+    }
+
+    /// Fills a seat: by a spare that is ready, or by a new replica.
+    fn fill(&mut self, seat: Seat, vacancy: Vacancy, spares: &mut Vec<Seen<'_>>, now: Instant) {
+        if !self.due(vacancy.not_before, now) {
+            return;
+        }
+        if !vacancy.named && spares.first().is_some_and(|spare| spare.ready) {
+            let spare = spares.remove(0);
+            self.actions.push(Action::Seat(spare.hostname.clone(), seat));
+        } else {
+            self.actions.push(Action::Start(seat));
+        }
+    }
+
+    /// Starts as many spares as are missing; those too many leave.
+    fn count_spares(&mut self, desired: &Desired, spares: Vec<Seen<'_>>, now: Instant) {
+        let missing = desired.spares.saturating_sub(spares.len());
+        let not_before = desired.spares_not_before;
+        if missing > 0 && not_before.is_none_or(|not_before| self.due(not_before, now)) {
+            self.actions.extend((0..missing).map(|_| Action::StartSpare));
+        }
+        for (at, spare) in spares.into_iter().enumerate() {
+            if at >= desired.spares {
+                self.leave(&spare, Why::Unwanted);
+            } else if matches!(spare.phase, Phase::Made { .. }) {
+                self.actions.push(Action::Resume(spare.hostname.clone()));
+            }
+        }
+    }
+}
+
+/// Orders replicas by age, the oldest first.
+fn age<'a>(replica: &Seen<'a>) -> (u64, &'a Hostname) {
+    (replica.created.unwrap_or(u64::MAX), replica.hostname)
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const DEADLINE: Duration = Duration::from_secs(60);
-
-    /// A replica of a world in which every action succeeds.
-    #[derive(Clone, Debug)]
-    struct Fake {
-        hostname: Hostname,
-        seat: Option<Seat>,
-        phase: Phase,
-        created: Option<u64>,
-    }
-
-    impl Fake {
-        fn seen(&self) -> Seen<'_> {
-            Seen {
-                hostname: &self.hostname,
-                seat: self.seat,
-                phase: self.phase,
-                created: self.created,
-            }
-        }
-    }
-
-    fn planned(desired: &Desired, world: &[Fake], now: Instant) -> Plan {
-        plan(desired, world.iter().map(Fake::seen), DEADLINE, now)
-    }
-
-    /// Carries out a plan: starts come up, drains end, removals are gone.
-    fn carry_out(actions: &[Action], world: &mut Vec<Fake>, next: &mut u64) {
-        for action in actions {
-            match action {
-                Action::Start(seat) => {
-                    *next += 1;
-                    let hostname = Hostname::parse(&format!("new{next}")).unwrap();
-                    let created = Some(1_000 + *next);
-                    world.push(Fake { hostname, seat: Some(*seat), phase: Phase::Up, created });
-                }
-                Action::Drain(hostname, _) => {
-                    let replica = world.iter_mut().find(|r| r.hostname == *hostname).unwrap();
-                    let until = Instant::now() + DEADLINE;
-                    replica.phase = Phase::Draining { until, idle: true };
-                }
-                Action::Remove(hostname, _) => world.retain(|r| r.hostname != *hostname),
-            }
-        }
-    }
-
-    fn phases(now: Instant) -> impl Strategy<Value = Phase> {
-        let past = now.checked_sub(2 * DEADLINE).unwrap_or(now);
-        prop_oneof![
-            Just(Phase::Starting { since: now }),
-            Just(Phase::Starting { since: past }),
-            Just(Phase::Up),
-            Just(Phase::Draining { until: past, idle: false }),
-            Just(Phase::Draining { until: now + DEADLINE, idle: true }),
-            Just(Phase::Dead),
-            Just(Phase::RemoveFailed { again: past }),
-        ]
-    }
-
-    fn worlds(now: Instant) -> impl Strategy<Value = (Desired, Vec<Fake>)> {
-        let seats = proptest::collection::btree_set(1_u32..12, 0..10);
-        let replica = (proptest::option::of(1_u32..14), phases(now), 0_u64..5);
-        (seats, proptest::collection::vec(replica, 0..20)).prop_map(move |(seats, replicas)| {
-            let desired = seats.into_iter().filter_map(Seat::new).map(|seat| (seat, now)).collect();
-            let fakes = replicas.into_iter().enumerate().map(|(i, (seat, phase, created))| Fake {
-                hostname: Hostname::parse(&format!("r{i}")).unwrap(),
-                seat: seat.and_then(Seat::new),
-                phase,
-                created: Some(created),
-            });
-            (desired, fakes.collect())
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn carrying_out_the_plan_comes_to_the_asked_for_fleet(
-            (desired, mut world) in worlds(Instant::now())
-        ) {
-            let (now, mut next) = (Instant::now(), 0);
-            for _ in 0..3 {
-                let actions = planned(&desired, &world, now).actions;
-                carry_out(&actions, &mut world, &mut next);
-            }
-            prop_assert_eq!(planned(&desired, &world, now).actions, []);
-            let mut seats: Vec<Seat> = world.iter().filter_map(|r| r.seat).collect();
-            seats.sort();
-            prop_assert_eq!(seats, desired.keys().copied().collect::<Vec<_>>());
-        }
-
-        #[test]
-        fn the_same_world_gets_the_same_plan_and_a_good_one_gets_none(
-            (desired, mut world) in worlds(Instant::now())
-        ) {
-            let (now, mut next) = (Instant::now(), 0);
-            let once = planned(&desired, &world, now);
-            prop_assert_eq!(&once, &planned(&desired, &world, now));
-            // Each replica and each seat is named once at most.
-            let mut names: Vec<String> = once.actions.iter().map(|action| match action {
-                Action::Start(seat) => format!("seat {seat}"),
-                Action::Drain(hostname, _) | Action::Remove(hostname, _) => hostname.to_string(),
-            }).collect();
-            names.sort();
-            let all = names.len();
-            names.dedup();
-            prop_assert_eq!(names.len(), all);
-            for _ in 0..3 {
-                let actions = planned(&desired, &world, now).actions;
-                carry_out(&actions, &mut world, &mut next);
-            }
-            let healthy = world.clone();
-            prop_assert_eq!(planned(&desired, &healthy, now).actions, []);
-        }
-
-        #[test]
-        fn the_oldest_running_replica_keeps_its_seat(
-            (desired, world) in worlds(Instant::now())
-        ) {
-            let now = Instant::now();
-            let actions = planned(&desired, &world, now).actions;
-            for seat in desired.keys() {
-                let running = world.iter().filter(|r| {
-                    r.seat == Some(*seat)
-                        && (r.phase == Phase::Up
-                            || matches!(r.phase, Phase::Starting { since } if since + DEADLINE > now))
-                });
-                if let Some(oldest) = running.min_by_key(|r| (r.created, r.hostname.clone())) {
-                    prop_assert!(!actions.contains(&Action::Start(*seat)));
-                    let leaves = actions.iter().any(|action| match action {
-                        Action::Start(_) => false,
-                        Action::Drain(name, _) | Action::Remove(name, _) => *name == oldest.hostname,
-                    });
-                    prop_assert!(!leaves, "the oldest of seat {} goes", seat);
-                } else {
-                    prop_assert!(actions.contains(&Action::Start(*seat)));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_the_runtime_still_works_at_is_left_alone() {
-        let (now, seat) = (Instant::now(), Seat::new(1).unwrap());
-        let fake = |name, phase| Fake {
-            hostname: Hostname::parse(name).unwrap(),
-            seat: Some(seat),
-            phase,
-            created: None,
-        };
-        let desired = Desired::from([(seat, now)]);
-        assert_eq!(planned(&desired, &[fake("a", Phase::Launching)], now), Plan::default());
-        assert_eq!(planned(&Desired::new(), &[fake("a", Phase::Launching)], now), Plan::default());
-        assert_eq!(planned(&Desired::new(), &[fake("a", Phase::Removing)], now), Plan::default());
-        // A seat whose replica is being removed is filled at once, beside it.
-        let plan = planned(&desired, &[fake("a", Phase::Removing)], now);
-        assert_eq!(plan.actions, [Action::Start(seat)]);
-    }
-
-    #[test]
-    fn a_back_off_and_a_deadline_are_waited_for_and_told() {
-        let (now, seat) = (Instant::now(), Seat::new(1).unwrap());
-        let later = now + Duration::from_secs(5);
-        let desired = Desired::from([(seat, later)]);
-        assert_eq!(planned(&desired, &[], now), Plan { actions: vec![], wake: Some(later) });
-        assert_eq!(planned(&desired, &[], later).actions, [Action::Start(seat)]);
-        let starting = Fake {
-            hostname: Hostname::of_seat(seat),
-            seat: Some(seat),
-            phase: Phase::Starting { since: now },
-            created: Some(1),
-        };
-        let wake = Some(now + DEADLINE);
-        assert_eq!(planned(&desired, &[starting], now), Plan { actions: vec![], wake });
-    }
-}
+mod tests;

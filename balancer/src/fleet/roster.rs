@@ -4,8 +4,13 @@
 //! of [`Roster::act`], what has happened out of [`Roster::events`], and which changes are through
 //! out of [`Roster::finished`].
 
+mod act;
 mod changes;
+mod listing;
 mod observe;
+mod record;
+mod roll;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -14,13 +19,18 @@ use std::mem;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use rand::Rng;
-
 use super::backoff::{Backoff, BackoffConfig};
-use super::change::{Cause, Death, Failed};
-use super::health::{Health, HealthLimits, HealthTrack};
-use super::plan::{self, Action, Phase, Seen, Why};
+use super::change::Failed;
+use super::event::{Event, Subject, What};
+use super::health::{HealthLimits, OutlierConfig};
+use super::observed::{Observed, Place};
+use super::plan::Phase;
+use super::release::Release;
 use super::seat::{Hostname, MemberId, Seat};
+use record::Record;
+use roll::Roll;
+pub use roll::RollRequest;
+pub use status::{FleetStatus, ReplicaStatus, RollStatus, SeatStatus, SpareStatus};
 
 /// Bounds of a fleet.
 #[derive(Clone, Debug)]
@@ -29,91 +39,45 @@ pub struct FleetConfig {
     pub capacity: Option<usize>,
     /// How many replicas there may be.
     pub max_replicas: usize,
+    /// How many run besides, without a seat.
+    pub spares: usize,
     /// When probes change a replica's health.
     pub health: HealthLimits,
+    /// When errors on real requests do.
+    pub outliers: OutlierConfig,
+    /// Above which share of bad ones they are believed to be good, if ever.
+    pub panic: Option<f64>,
     /// How long a seat stays empty that keeps losing its replica.
     pub backoff: BackoffConfig,
     /// How long a replica may take from its start to its first good probes.
     pub start_deadline: Duration,
+    /// How long a replica may not answer before it is replaced.
+    pub replace_after: Duration,
+    /// How long a new replica's share grows; zero for not at all.
+    pub slow_start: Duration,
     /// How long requests in flight may take once their replica is leaving.
     pub drain_deadline: Duration,
     /// How long to wait after a stop that failed.
     pub remove_again: Duration,
     /// Whether replicas are only listed: none is started or stopped then.
     pub listed: bool,
-}
-
-/// A replica as a runtime sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observed {
-    /// Its name.
-    pub hostname: Hostname,
-    /// Its place; `None` when its label makes no sense.
-    pub member: Option<MemberId>,
-    /// Where it listens; `None` when it has no address now.
-    pub address: Option<SocketAddr>,
-    /// Multiplies its share.
-    pub weight: u32,
-    /// Orders replicas by age.
-    pub created: u64,
-    /// How it ended, unless it runs.
-    pub death: Option<Death>,
-}
-
-/// Why a start failed.
-#[derive(Clone, Debug)]
-pub enum StartFailed {
-    /// Something that is not ours has the name.
-    NameTaken,
-    /// Anything else.
-    Other(Cause),
+    /// Whether a replica has an image.
+    pub images: bool,
 }
 
 /// What the supervisor is to do for the roster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Start a replica; then [`Roster::started`].
-    Start(Seat, Hostname),
+    Start(Place, Hostname, Release),
     /// Let nobody in any more; when the last request has left, [`Roster::drained`].
     Drain(Hostname),
+    /// Write down where it sits; then [`Roster::marked`].
+    MarkSeated(Hostname, Seat),
+    /// Write down that it goes; then [`Roster::marked`].
+    MarkLeaving(Hostname),
     /// Stop it and remove what is left; then [`Roster::removed`].
     Remove(Hostname),
-}
-
-/// Something that happened to a replica, told once.
-#[derive(Clone, Debug)]
-pub struct Event {
-    /// Whom.
-    pub hostname: Hostname,
-    /// Its place.
-    pub member: Option<MemberId>,
-    /// What.
-    pub what: What,
-}
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum What {
-    /// A start was asked for.
-    Starting,
-    /// It ran already when the balancer looked.
-    Adopted,
-    /// It takes requests.
-    Ready,
-    /// Its probes fail; it takes no requests.
-    Ejected,
-    /// It has ended.
-    Died(Death),
-    /// It could not be started.
-    StartFailed(StartFailed),
-    /// It was not ready in time.
-    NeverReady,
-    /// It takes no new requests, and goes.
-    Draining(Why),
-    /// It is gone.
-    Removed,
-    /// It could not be removed.
-    RemoveFailed(Cause),
 }
 
 /// Names a change until it is through.
@@ -133,6 +97,13 @@ pub struct Roster {
     changes: BTreeMap<ChangeId, Pending>,
     /// Names that are gone: a listing that still has one is late, or the runtime was.
     gone: VecDeque<(Hostname, Tick)>,
+    /// What all replicas are to run.
+    target: Release,
+    roll: Option<Roll>,
+    spare_backoff: Backoff,
+    spares_not_before: Option<Instant>,
+    panicking: bool,
+    stopping: bool,
     tick: Tick,
     revision: u64,
     next_change: u64,
@@ -145,29 +116,17 @@ pub struct Roster {
 struct SeatRecord {
     /// Its points are on the ring. Those of an `/add` join when all its replicas are ready.
     on_ring: bool,
+    /// It never had a ready replica, and nor had the fleet: the first one gets its whole share.
+    first: bool,
     /// The name for the next replica.
     name: Option<Hostname>,
-    /// Who was there before: may still be named in `/rm`.
+    /// Who was there last: may still be named in `/rm`, and gives its successor its name.
     previous: Option<Hostname>,
     /// The place in `/rep` that is kept for the first replica.
     join: Option<u64>,
     backoff: Backoff,
     not_before: Instant,
     change: Option<ChangeId>,
-}
-
-#[derive(Debug)]
-struct Record {
-    member: Option<MemberId>,
-    address: Option<SocketAddr>,
-    weight: u32,
-    created: Option<u64>,
-    phase: Phase,
-    health: HealthTrack,
-    ready_since: Option<Instant>,
-    joined: Option<u64>,
-    stamp: Tick,
-    remove_error: Option<Cause>,
 }
 
 #[derive(Debug)]
@@ -190,6 +149,12 @@ impl Roster {
             records: BTreeMap::new(),
             changes: BTreeMap::new(),
             gone: VecDeque::new(),
+            target: Release::default(),
+            roll: None,
+            spare_backoff: Backoff::default(),
+            spares_not_before: None,
+            panicking: false,
+            stopping: false,
             tick: Tick::default(),
             revision: 0,
             next_change: 0,
@@ -199,17 +164,21 @@ impl Roster {
     }
 
     /// Begins: adopts what runs already, on the seats it has; where nothing does, asks for
-    /// `replicas` on the first seats.
+    /// `replicas` on the first seats. Goes on with a rolling update that was under way.
     pub fn boot(&mut self, mut running: Vec<Observed>, replicas: usize, now: Instant) {
-        running.sort_by_key(|replica| (replica.created, replica.member));
+        running.sort_by_key(|replica| (replica.created, replica.place));
+        self.follow(&running);
         for observed in running {
+            if let (Some(seat), false) = (observed.place.seat(), observed.leaving) {
+                self.claim(seat, observed.condition.death().is_some(), now);
+            }
             self.adopt(observed, now);
         }
         if self.seats.is_empty() && !self.config.listed {
             for seat in Seat::smallest_free(|_| false, replicas) {
                 let record = self.new_seat(now);
                 let name = Some(Hostname::of_seat(seat));
-                self.seats.insert(seat, SeatRecord { name, ..record });
+                self.seats.insert(seat, SeatRecord { name, first: true, ..record });
             }
         }
         self.revision += 1;
@@ -225,24 +194,6 @@ impl Roster {
         self.config.listed || self.records.values().all(Record::is_stuck)
     }
 
-    /// What is to be done now, and when to ask again if nothing happens before.
-    pub fn act(&mut self, now: Instant, rng: &mut impl Rng) -> (Vec<Effect>, Option<Instant>) {
-        if self.config.listed {
-            return (Vec::new(), None);
-        }
-        let desired = self.seats.iter().map(|(seat, record)| (*seat, record.not_before)).collect();
-        let observed = self.records.iter().map(|(hostname, record)| Seen {
-            hostname,
-            seat: record.seat(),
-            phase: record.phase,
-            created: record.created,
-        });
-        let plan = plan::plan(&desired, observed, self.config.start_deadline, now);
-        let effects =
-            plan.actions.into_iter().filter_map(|action| self.begin(action, now, rng)).collect();
-        (effects, plan.wake)
-    }
-
     /// What happened since the last call.
     pub fn events(&mut self) -> Vec<Event> {
         mem::take(&mut self.events)
@@ -253,21 +204,30 @@ impl Roster {
         self.revision
     }
 
-    /// The members of the ring, with their weights.
-    pub fn members(&self) -> impl Iterator<Item = (MemberId, u32)> {
-        let seats = self.seats.iter().filter(|(_, seat)| seat.on_ring);
-        let listed = self.records.values().filter_map(|record| match record.member? {
-            MemberId::Seat(_) => None,
-            address @ MemberId::Address(_) => Some((address, record.weight)),
+    /// The members of the ring, with their weights, and how many tenths of their points are on it.
+    pub fn members(&self) -> impl Iterator<Item = (MemberId, u32, u8)> {
+        let mut tenths: BTreeMap<Seat, u8> = BTreeMap::new();
+        for record in self.records.values().filter(|record| self.may_serve(record)) {
+            if let Some(seat) = record.place.seat() {
+                let most = tenths.entry(seat).or_default();
+                *most = record.tenths.max(*most);
+            }
+        }
+        let seats = self.seats.iter().filter(|(_, seat)| seat.on_ring).map(move |(seat, _)| {
+            (MemberId::Seat(*seat), 1, tenths.get(seat).copied().unwrap_or(record::WHOLE))
         });
-        seats.map(|(seat, _)| (MemberId::Seat(*seat), 1)).chain(listed)
+        let listed = self.records.values().filter_map(|record| match record.place.member()? {
+            MemberId::Seat(_) => None,
+            address @ MemberId::Address(_) => Some((address, record.weight, record.tenths)),
+        });
+        seats.chain(listed)
     }
 
     /// The replicas to be probed: those that run and are not leaving, with their addresses.
-    pub fn running(&self) -> impl Iterator<Item = (&Hostname, MemberId, SocketAddr)> {
+    pub fn running(&self) -> impl Iterator<Item = (&Hostname, Place, SocketAddr)> {
         self.records.iter().filter_map(|(hostname, record)| {
             let runs = matches!(record.phase, Phase::Starting { .. } | Phase::Up);
-            runs.then_some((hostname, record.member?, record.address?))
+            runs.then_some((hostname, record.place, record.address?))
         })
     }
 
@@ -282,9 +242,27 @@ impl Roster {
         self.records.get(hostname).is_some_and(|record| record.runs() || draining(record))
     }
 
-    /// Whether a replica takes requests.
-    pub fn is_ready(&self, hostname: &Hostname) -> bool {
-        self.records.get(hostname).is_some_and(Record::is_ready)
+    /// The replicas that take requests, one a member: of two on one seat the one that is to stay.
+    pub fn serving(&self) -> impl Iterator<Item = &Hostname> {
+        let mut serving: BTreeMap<MemberId, (&Hostname, &Record)> = BTreeMap::new();
+        for (hostname, record) in self.records.iter().filter(|(_, record)| self.may_serve(record)) {
+            let Some(member) = record.place.member().filter(|member| self.is_on_ring(*member))
+            else {
+                continue;
+            };
+            let rank = |record: &Record| (record.is_ready(), self.is_fit(record));
+            let better = serving.get(&member).is_none_or(|(_, other)| rank(other) < rank(record));
+            if better {
+                serving.insert(member, (hostname, record));
+            }
+        }
+        serving.into_values().map(|(hostname, _)| hostname)
+    }
+
+    /// Whether the runtime has no doubt that most replicas run, but their probes or answers look
+    /// bad.
+    pub fn is_panicking(&self) -> bool {
+        self.panicking
     }
 
     /// What `/rep` lists: replicas that joined and run, in the order in which they joined.
@@ -299,83 +277,35 @@ impl Roster {
         joined.into_iter().map(|(_, hostname)| hostname.clone()).collect()
     }
 
+    /// Whether a replica may be routed to.
+    fn may_serve(&self, record: &Record) -> bool {
+        record.phase == Phase::Up
+            && (record.is_ready() || (self.panicking && record.standing.is_doubtful()))
+    }
+
+    fn is_on_ring(&self, member: MemberId) -> bool {
+        match member {
+            MemberId::Seat(seat) => self.seats.get(&seat).is_some_and(|seat| seat.on_ring),
+            MemberId::Address(_) => true,
+        }
+    }
+
+    fn is_fit(&self, record: &Record) -> bool {
+        !record.hung && record.release.fits(&self.target)
+    }
+
     fn new_seat(&mut self, now: Instant) -> SeatRecord {
         let join = Some(self.next_join);
         self.next_join += 1;
         SeatRecord {
             on_ring: true,
+            first: false,
             name: None,
             previous: None,
             join,
             backoff: Backoff::default(),
             not_before: now,
             change: None,
-        }
-    }
-
-    fn begin(&mut self, action: Action, now: Instant, rng: &mut impl Rng) -> Option<Effect> {
-        self.revision += 1;
-        match action {
-            Action::Start(seat) => {
-                let name = self.seats.get_mut(&seat)?.name.take();
-                let hostname = match name.filter(|name| !self.in_use(name)) {
-                    Some(name) => name,
-                    None => self.random_name(rng),
-                };
-                let record = Record {
-                    member: Some(MemberId::Seat(seat)),
-                    address: None,
-                    weight: 1,
-                    created: None,
-                    phase: Phase::Launching,
-                    health: HealthTrack::new(),
-                    ready_since: None,
-                    joined: None,
-                    stamp: self.tick,
-                    remove_error: None,
-                };
-                let member = record.member;
-                self.records.insert(hostname.clone(), record);
-                self.gone.retain(|(name, _)| *name != hostname);
-                self.tell(&hostname, member, What::Starting);
-                Some(Effect::Start(seat, hostname))
-            }
-            Action::Drain(hostname, why) => {
-                let until = now + self.config.drain_deadline;
-                let record = self.records.get_mut(&hostname)?;
-                record.phase = Phase::Draining { until, idle: false };
-                let member = record.member;
-                self.tell(&hostname, member, What::Draining(why));
-                Some(Effect::Drain(hostname))
-            }
-            Action::Remove(hostname, why) => {
-                let record = self.records.get_mut(&hostname)?;
-                record.phase = Phase::Removing;
-                let (seat, member) = (record.seat(), record.member);
-                if why == Why::NeverReady {
-                    self.tell(&hostname, member, What::NeverReady);
-                    let within = self.config.start_deadline;
-                    let failed = Failed::NeverReady { hostname: hostname.clone(), within };
-                    self.seat_failed(seat, failed, None, now, rng);
-                }
-                Some(Effect::Remove(hostname))
-            }
-        }
-    }
-
-    fn in_use(&self, hostname: &Hostname) -> bool {
-        let slug = hostname.slug();
-        self.records.keys().any(|name| name.slug() == slug)
-    }
-
-    fn random_name(&self, rng: &mut impl Rng) -> Hostname {
-        loop {
-            let name = Hostname::random(rng);
-            let reserved = self.seats.values().any(|seat| seat.name.as_ref() == Some(&name));
-            let gone = self.gone.iter().any(|(gone, _)| *gone == name);
-            if !reserved && !gone && !self.in_use(&name) {
-                return name;
-            }
         }
     }
 
@@ -394,33 +324,12 @@ impl Roster {
         self.tick
     }
 
-    fn tell(&mut self, hostname: &Hostname, member: Option<MemberId>, what: What) {
-        self.events.push(Event { hostname: hostname.clone(), member, what });
-    }
-}
-
-// === impl Record ===
-
-impl Record {
-    fn seat(&self) -> Option<Seat> {
-        self.member.and_then(MemberId::seat)
+    fn tell(&mut self, hostname: &Hostname, place: Place, what: What) {
+        let subject = Some(Subject { hostname: hostname.clone(), place });
+        self.events.push(Event { subject, what });
     }
 
-    fn is_ready(&self) -> bool {
-        self.phase == Phase::Up && self.health.health() == Health::Ready
-    }
-
-    fn runs(&self) -> bool {
-        matches!(self.phase, Phase::Launching | Phase::Starting { .. } | Phase::Up)
-    }
-
-    /// A stop failed; it is tried again, but nobody waits for it.
-    fn is_stuck(&self) -> bool {
-        self.remove_error.is_some()
-    }
-
-    /// Whether a listing asked for at `began` can know better than the record.
-    fn may_be_judged(&self, began: Tick) -> bool {
-        self.stamp <= began && !matches!(self.phase, Phase::Launching | Phase::Removing)
+    fn tell_all(&mut self, what: What) {
+        self.events.push(Event { subject: None, what });
     }
 }

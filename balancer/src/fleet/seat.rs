@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
+use siphasher::sip::SipHasher13;
 use thiserror::Error;
 
 /// The longest hostname taken, in bytes: the longest label that DNS allows.
@@ -91,6 +92,14 @@ impl Hostname {
         Self(format!("S{:06}", rng.random_range(0..1_000_000)))
     }
 
+    /// The name of the replica that follows this one on `seat`: as good as random, but the same to
+    /// all who look for it, so that two balancers of one pool that replace the same replica ask
+    /// for the same name, which only one of them gets. `attempt` counts the names that were taken.
+    pub fn successor(&self, seat: Seat, attempt: u64) -> Self {
+        let hash = SipHasher13::new().hash(format!("{self}\n{seat}\n{attempt}").as_bytes());
+        Self(format!("S{:06}", hash % 1_000_000))
+    }
+
     /// The name of a listed replica: its address as it was written.
     pub fn listed(address: &str) -> Self {
         Self(address.to_owned())
@@ -162,6 +171,19 @@ mod tests {
         {
             assert_eq!(Hostname::parse(name), Err(BadHostname(name.to_owned())));
         }
+    }
+
+    #[test]
+    fn a_successors_name_depends_on_all_that_it_follows() {
+        let (one, two) = (Seat::new(1).unwrap(), Seat::new(2).unwrap());
+        let first = Hostname::of_seat(one);
+        assert_eq!(first.successor(one, 0), first.successor(one, 0));
+        let others = [first.successor(two, 0), first.successor(one, 1)];
+        let next = first.successor(one, 0);
+        assert!(!others.contains(&next), "{others:?}");
+        assert_ne!(next.successor(one, 0), next);
+        let digits = next.as_str().strip_prefix('S').unwrap();
+        assert!(digits.len() == 6 && digits.bytes().all(|c| c.is_ascii_digit()), "{next}");
     }
 
     #[test]

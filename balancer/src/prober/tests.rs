@@ -136,6 +136,9 @@ fn prober(interval: Duration, timeout: Duration, rise: u32) -> (Prober, mpsc::Re
         timeout,
         limits: HealthLimits { rise, fall: 3 },
         start_deadline: NEVER,
+        replace_after: Duration::from_secs(30),
+        panic: None,
+        slow_start: Duration::ZERO,
     };
     let (results, probes) = mpsc::channel(1);
     (Prober::new(config, results), probes)

@@ -186,6 +186,26 @@ impl Failure {
         }
     }
 
+    /// Whether it is the replica that failed, not its client.
+    pub fn blames_the_replica(&self) -> bool {
+        match self {
+            Failure::Connect(_)
+            | Failure::NotSent(_)
+            | Failure::Lost(_)
+            | Failure::HeadCut(_)
+            | Failure::Head(_)
+            | Failure::Answer(_)
+            | Failure::Unasked
+            | Failure::Late => true,
+            Failure::ClientCut
+            | Failure::ClientChunk(_)
+            | Failure::ClientTrailer(_)
+            | Failure::ClientLate
+            | Failure::TooLarge(_)
+            | Failure::Gone => false,
+        }
+    }
+
     /// What the client is told; nothing where it has gone.
     pub fn into_error(self) -> Option<ProxyError> {
         match self {

@@ -98,21 +98,29 @@ impl Exchange<'_> {
     pub async fn run(mut self) -> Outcome {
         let worker = self.worker;
         let key = Key::of(&worker.view(&self.asked), &worker.key, self.asked.id);
-        let table = worker.shared.table();
+        let mut table = worker.shared.table();
         worker.deposit();
         let mut tried: SmallVec<[ReplicaId; 4]> = SmallVec::new();
         loop {
-            let Some(replica) = worker.choose(&table, &key, &tried) else {
+            let Some(replica) = worker.choose(&table, &key, &tried).cloned() else {
                 return Outcome::Fail(ProxyError::NoReplica);
             };
             tried.push(replica.id());
             let Some(in_flight) = replica.enter() else {
+                // It left just now: the table of now says who has the key.
+                table = worker.shared.table();
                 continue;
             };
-            let failure = match self.ask(replica).await {
-                Ok((link, head)) => return self.relay(link, head, replica, in_flight).await,
+            let failure = match self.ask(&replica).await {
+                Ok((link, head)) => {
+                    worker.note(&replica, self.answer.status < 500);
+                    return self.relay(link, head, &replica, in_flight).await;
+                }
                 Err(failure) => failure,
             };
+            if failure.blames_the_replica() {
+                worker.note(&replica, false);
+            }
             let hostname = replica.hostname();
             debug!(%hostname, error = ?failure, tries = tried.len(), "replica failed");
             if !self.may_go_on(&failure, tried.len(), &table) {
@@ -152,8 +160,11 @@ impl Exchange<'_> {
                 outcome => return outcome,
             }
         }
-        let wire = upstream.connect(replica).await.map_err(Failure::Connect)?;
-        self.ask_over(wire, replica).await
+        let connected = upstream.connect(replica).await;
+        if connected.is_err() && replica.was_unreachable() {
+            self.worker.shared.alarm();
+        }
+        self.ask_over(connected.map_err(Failure::Connect)?, replica).await
     }
 
     async fn ask_over(

@@ -5,12 +5,16 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Surplus connections that may take their time to hear so: each has a descriptor meanwhile.
+const DISMISSED_MOST: usize = 16;
+
 /// Counts the connections of all workers.
 #[derive(Debug)]
 pub struct Gate {
     most: usize,
     most_per_client: usize,
     all: AtomicUsize,
+    dismissed: AtomicUsize,
     /// Only kept when there is a limit.
     by_client: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -22,6 +26,10 @@ pub struct Admitted {
     client: IpAddr,
 }
 
+/// A connection that is being turned away, until dropped.
+#[derive(Debug)]
+pub struct Dismissed(Arc<Gate>);
+
 // === impl Gate ===
 
 impl Gate {
@@ -31,6 +39,7 @@ impl Gate {
             most: most.unwrap_or(usize::MAX),
             most_per_client: most_per_client.unwrap_or(usize::MAX),
             all: AtomicUsize::new(0),
+            dismissed: AtomicUsize::new(0),
             by_client: Mutex::default(),
         })
     }
@@ -52,6 +61,23 @@ impl Gate {
             *count += 1;
         }
         Some(Admitted { gate: Arc::clone(self), client })
+    }
+
+    /// Lets one that was not let in hear why, unless many hear it now.
+    pub fn dismiss(self: &Arc<Self>) -> Option<Dismissed> {
+        if self.dismissed.fetch_add(1, Ordering::Relaxed) >= DISMISSED_MOST {
+            self.dismissed.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Dismissed(Arc::clone(self)))
+    }
+}
+
+// === impl Dismissed ===
+
+impl Drop for Dismissed {
+    fn drop(&mut self) {
+        self.0.dismissed.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -91,6 +117,16 @@ mod tests {
         drop(again);
         assert!(gate.admit(other).is_some());
         assert_eq!(gate.all.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_few_at_a_time_hear_why_they_are_not_let_in() {
+        let gate = Gate::new(Some(1), None);
+        let mut leaving: Vec<_> = (0..DISMISSED_MOST).map(|_| gate.dismiss()).collect();
+        assert!(leaving.iter().all(Option::is_some));
+        assert!(gate.dismiss().is_none());
+        leaving.pop();
+        assert!(gate.dismiss().is_some());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Connections to replicas: what one worker keeps of them between requests.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
+use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, sleep_until};
 
@@ -27,7 +28,10 @@ const SHUNNED_FOR: Duration = Duration::from_secs(1);
 pub struct Upstream {
     connect: Duration,
     keep_alive: Duration,
+    idle_most: usize,
     buffers: Rc<Buffers>,
+    /// How many there are in `idle`.
+    idle_now: Cell<usize>,
     /// By identity, never by address: a stranger may get a dead replica's address.
     idle: RefCell<HashMap<ReplicaId, Kept>>,
     shunned: RefCell<HashMap<ReplicaId, Instant>>,
@@ -43,10 +47,15 @@ struct Kept {
 
 impl Upstream {
     /// No connections. One is begun within `connect`, and let go when it was idle for
-    /// `keep_alive`.
-    pub fn new(connect: Duration, keep_alive: Duration, buffers: Rc<Buffers>) -> Self {
-        let (idle, shunned) = Default::default();
-        Self { connect, keep_alive, buffers, idle, shunned }
+    /// `keep_alive`; `idle_most` are kept at most.
+    pub fn new(
+        connect: Duration,
+        keep_alive: Duration,
+        idle_most: usize,
+        buffers: Rc<Buffers>,
+    ) -> Self {
+        let (idle_now, idle, shunned) = Default::default();
+        Self { connect, keep_alive, idle_most, buffers, idle_now, idle, shunned }
     }
 
     /// A connection that was used before and still stands. Where a request must not be sent in
@@ -60,6 +69,7 @@ impl Upstream {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(&replica.id())?;
         while let Some((mut wire, _)) = kept.wires.pop() {
+            self.idle_now.set(self.idle_now.get() - 1);
             if wire.is_silent(cx) && (!surely || wire.is_silent_now()) {
                 return Some(wire);
             }
@@ -71,10 +81,14 @@ impl Upstream {
     ///
     /// # Errors
     /// When the replica does not take it in time, or is known to be dead. Then it is passed over
-    /// for a moment.
+    /// for a moment. When there is no descriptor left for it, which says nothing about the replica.
     pub async fn connect(&self, replica: &Replica) -> io::Result<Box<Wire>> {
-        let connected = self.dial(replica).await;
-        if connected.is_err() {
+        let mut connected = self.dial(replica).await;
+        if connected.as_ref().is_err_and(is_for_lack_of_descriptors) && self.idle_now.get() > 0 {
+            self.let_go(usize::MAX);
+            connected = self.dial(replica).await;
+        }
+        if connected.as_ref().is_err_and(|error| !is_for_lack_of_descriptors(error)) {
             self.shunned.borrow_mut().insert(replica.id(), Instant::now() + SHUNNED_FOR);
         }
         let stream = connected?;
@@ -114,14 +128,34 @@ impl Upstream {
 
     /// Keeps a connection whose last answer is whole, `now`.
     pub fn keep(&self, replica: &Arc<Replica>, mut wire: Box<Wire>, now: Instant) {
+        if self.idle_most == 0 {
+            return;
+        }
         wire.rest();
+        if self.idle_now.get() >= self.idle_most {
+            self.let_go(2);
+        }
         let mut idle = self.idle.borrow_mut();
         let kept = idle
             .entry(replica.id())
             .or_insert_with(|| Kept { replica: Arc::clone(replica), wires: Vec::new() });
         if kept.wires.len() < IDLE_MAX && !replica.is_dead() {
             kept.wires.push((wire, now));
+            self.idle_now.set(self.idle_now.get() + 1);
         }
+    }
+
+    /// Lets go of each replica's idle connections but one in `share`, the longest idle first.
+    fn let_go(&self, share: usize) {
+        for kept in self.idle.borrow_mut().values_mut() {
+            let stay = kept.wires.len() / share;
+            kept.wires.drain(..kept.wires.len() - stay);
+        }
+        self.count();
+    }
+
+    fn count(&self) {
+        self.idle_now.set(self.idle.borrow().values().map(|kept| kept.wires.len()).sum());
     }
 
     /// Lets go of connections that ended, that were idle for too long, or whose replica takes no
@@ -136,6 +170,11 @@ impl Upstream {
             });
             !kept.wires.is_empty()
         });
+        self.count();
         self.shunned.borrow_mut().retain(|_, until| *until > now);
     }
+}
+
+fn is_for_lack_of_descriptors(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }

@@ -22,6 +22,9 @@ pub struct Member {
     pub id: MemberId,
     /// Multiplies its points; 1 for all where nothing else is said.
     pub weight: u32,
+    /// How many tenths of its points there are, 1 to 10: a newcomer's share grows by them, and
+    /// keys move only to it.
+    pub tenths: u8,
 }
 
 /// Which placement, with its settings.
@@ -74,6 +77,9 @@ pub struct Owners<'a> {
     few: SmallVec<[u32; FEW]>,
     many: Vec<u64>,
 }
+
+/// All points of a member.
+const TENTHS: u8 = 10;
 
 /// How many owners are told apart without a bitmap.
 const FEW: usize = 8;
@@ -150,6 +156,21 @@ impl Placement {
     }
 }
 
+// === impl Member ===
+
+impl Member {
+    /// One of this weight with all its points.
+    pub fn new(id: MemberId, weight: u32) -> Self {
+        Self { id, weight, tenths: TENTHS }
+    }
+
+    /// How many of `points` it has: the first ones.
+    fn part_of(&self, points: u64) -> u64 {
+        let tenths = u64::from(self.tenths.clamp(1, TENTHS));
+        (points * tenths).div_ceil(u64::from(TENTHS))
+    }
+}
+
 // === impl Owners ===
 
 impl Owners<'_> {
@@ -209,7 +230,7 @@ mod tests {
     use crate::fleet::seat::Seat;
 
     fn member(seat: u32) -> Member {
-        Member { id: MemberId::Seat(Seat::new(seat).unwrap()), weight: 1 }
+        Member::new(MemberId::Seat(Seat::new(seat).unwrap()), 1)
     }
 
     fn configs() -> [PlacementConfig; 4] {
@@ -309,6 +330,33 @@ mod tests {
                     prop_assert!((measured - share).abs() <= 6.0 * deviation + 1e-9);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_growing_share_takes_keys_from_others_and_moves_none_between_them() {
+        for config in configs() {
+            let keys: Vec<String> = (0..2_000_u32).map(|key| (key * 7).to_string()).collect();
+            let with = |tenths| {
+                let members = [member(1), member(2), Member { tenths, ..member(3) }, member(4)];
+                let placement = Placement::build(&config, &members).unwrap();
+                let owners = keys.iter().map(|key| owner(&placement, key.as_bytes()).unwrap());
+                (owners.collect::<Vec<_>>(), placement.shares()[2])
+            };
+            let newcomer = member(3).id;
+            let mut before = with(1);
+            assert!(before.1 < 0.12, "{config:?}: {}", before.1);
+            for tenths in 2..=10 {
+                let after = with(tenths);
+                assert!(after.1 >= before.1, "{config:?}: the share shrinks at {tenths}");
+                for (old, new) in before.0.iter().zip(&after.0) {
+                    assert!(old == new || *new == newcomer, "{config:?}: moved at {tenths}");
+                }
+                before = after;
+            }
+            let whole = [member(1), member(2), member(3), member(4)];
+            let whole = Placement::build(&config, &whole).unwrap().shares()[2];
+            assert!((before.1 - whole).abs() < 1e-9);
         }
     }
 

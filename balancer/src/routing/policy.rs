@@ -46,8 +46,7 @@ mod tests {
     /// Five seats, of which `ready` have a ready replica.
     fn table(ready: &[u32]) -> Table {
         let member = |seat| MemberId::Seat(Seat::new(seat).unwrap());
-        let members: Vec<Member> =
-            (1..=5).map(|seat| Member { id: member(seat), weight: 1 }).collect();
+        let members: Vec<Member> = (1..=5).map(|seat| Member::new(member(seat), 1)).collect();
         let config = PlacementConfig::Ring(RingConfig::default());
         let placement = Arc::new(Placement::build(&config, &members).unwrap());
         let replicas = ready.iter().map(|seat| {

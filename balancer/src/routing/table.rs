@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::placement::Placement;
@@ -20,6 +20,9 @@ pub struct Replica {
     member: MemberId,
     address: SocketAddr,
     in_flight: AtomicUsize,
+    /// Failures of real requests since the last that went well.
+    failures: AtomicU32,
+    unreachable: AtomicBool,
     closed: AtomicBool,
     dead: AtomicBool,
     on_idle: OnceLock<Box<dyn Fn() + Send + Sync>>,
@@ -50,6 +53,8 @@ impl Replica {
             member,
             address,
             in_flight: AtomicUsize::new(0),
+            failures: AtomicU32::new(0),
+            unreachable: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             on_idle: OnceLock::new(),
@@ -115,6 +120,39 @@ impl Replica {
     /// Whether it is known to be dead.
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Relaxed)
+    }
+
+    /// A real request went well.
+    pub fn went_well(&self) {
+        // Most of the time there is nothing to write, and so nothing to share between threads.
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A real request went wrong. Tells how many have in a row.
+    pub fn went_wrong(&self) -> u32 {
+        self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    /// Whether so many real requests in a row went wrong; then they are counted anew.
+    pub fn has_failed(&self, consecutive: u32) -> bool {
+        let failures = self.failures.load(Ordering::Relaxed);
+        let many = consecutive > 0 && failures >= consecutive;
+        if many {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+        many
+    }
+
+    /// It could not be connected to. Tells whether that is news.
+    pub fn was_unreachable(&self) -> bool {
+        !self.unreachable.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether it could not be connected to since the last call.
+    pub fn take_unreachable(&self) -> bool {
+        self.unreachable.load(Ordering::Relaxed) && self.unreachable.swap(false, Ordering::Relaxed)
     }
 
     fn tell_idle(&self) {

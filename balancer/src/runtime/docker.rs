@@ -1,73 +1,105 @@
 //! `docker`: replicas as containers of a Docker engine, found again by their labels.
 //!
-//! Only containers with this pool's label are ever stopped or removed.
+//! Only containers with this pool's label are ever marked, stopped or removed. Of the engine's API
+//! this needs no more than (behind a version, such as `/v1.41`):
+//!
+//! | method and path | for |
+//! |---|---|
+//! | `GET /version` | the API's version, at the start |
+//! | `GET /events` | hints |
+//! | `GET /containers/json` | listing, by label |
+//! | `GET /containers/ID/json` | how one ended; whose a name is |
+//! | `POST /containers/create` | starting |
+//! | `POST /containers/ID/start` | starting |
+//! | `POST /containers/ID/rename` | marks |
+//! | `POST /containers/ID/stop` | stopping |
+//! | `DELETE /containers/ID` | stopping |
+//! | `GET /networks/NAME` | whether the network is there, and whose it is |
+//! | `POST /networks/create` | unless it is |
+//! | `DELETE /networks/ID` | a clean end, if it was made here |
+//! | `POST /images/create` | pulling, unless `pull = "never"` |
 
-use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+mod body;
+mod call;
+mod events;
+mod labels;
+mod network;
+mod pull;
+mod sight;
+mod witness;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use actix_web::rt::spawn;
 use bollard::Docker as Api;
 use bollard::errors::Error as ApiError;
-use bollard::models::{
-    ContainerCreateBody, ContainerSummary, ContainerSummaryStateEnum, EndpointSettings, EventActor,
-    EventMessage, HostConfig, NetworkCreateRequest, NetworkingConfig, RestartPolicy,
-    RestartPolicyNameEnum,
-};
+use bollard::models::ContainerSummary;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions,
-    InspectNetworkOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-    StartContainerOptions, StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+    RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StartContainerOptions,
+    StopContainerOptionsBuilder,
 };
-use futures_util::StreamExt as _;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::{ReplicaSpec, Runtime, RuntimeError};
+use super::{Mark, ReplicaSpec, Runtime, RuntimeError};
 use crate::config::DockerConfig;
-use crate::fleet::change::Death;
-use crate::fleet::roster::Observed;
-use crate::fleet::seat::{Hostname, MemberId, Seat};
+use crate::config::settings::PullPolicy;
+use crate::fleet::observed::{Condition, Observed, Trouble};
+use crate::fleet::seat::Hostname;
+use call::{CALL_DEADLINE, START_DEADLINE, call, is_missing, is_status};
+use labels::{HOSTNAME, POOL};
+use network::Network;
+use pull::Puller;
+use sight::{Seen, Sight};
 
-const POOL: &str = "balancer.pool";
-const SEAT: &str = "balancer.seat";
-const HOSTNAME: &str = "balancer.hostname";
+/// The oldest API that has all that is asked for (`init` came last): that of Docker 1.13.
+const OLDEST_API: (usize, usize) = (1, 25);
 
-/// How long the engine has for any call; a stop has this on top of the replica's grace.
-const CALL_DEADLINE: Duration = Duration::from_secs(10);
+/// The engine's usual address.
+const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 
-/// How long creating and starting may take: a busy host needs seconds for its first container.
-const START_DEADLINE: Duration = Duration::from_secs(30);
+/// The client's own deadline, out of the way: every call has one of ours.
+const NO_DEADLINE: Duration = Duration::from_hours(48);
 
-/// How long to wait before subscribing to events again.
-const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(1);
+/// How long a name may be taken by what is not to be seen: a container that somebody is just making
+/// or removing.
+const NAME_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long an event is believed against the listing: the engine has caught up by then.
-const BELIEVED: Duration = Duration::from_secs(5);
+/// A pause before the next look at such a name.
+const NAME_PAUSE: Duration = Duration::from_millis(50);
 
-/// Exit codes above this tell the signal that ended the process (128 + signal).
-const SIGNALLED: i64 = 128;
+/// How long an image that was pulled is as good as pulled anew, where it always is: replicas that
+/// start side by side need it once.
+const PULL_COUNTS: Duration = Duration::from_secs(5);
+
+/// How often a mark is tried while others mark the same container.
+const MARK_ATTEMPTS: usize = 5;
 
 /// A Docker engine.
 pub struct Docker {
     api: Api,
     config: DockerConfig,
     changed: Rc<Notify>,
-    dying: Rc<Dying>,
+    sight: Sight,
+    puller: Puller,
+    network: Network,
     subscription: JoinHandle<()>,
 }
 
-/// Containers of which the engine said that they died, and when: for a moment after that it still
-/// lists them as running.
-#[derive(Default)]
-struct Dying {
-    deaths: RefCell<HashMap<String, (Death, Instant)>>,
-    /// Containers in which something ran out of memory: if they die now, it is of that.
-    out_of_memory: RefCell<HashSet<String>>,
+/// A container to be started.
+enum Found {
+    /// It was made by this call.
+    New(String),
+    /// It was there, just made or running: somebody else starts it, or has.
+    There(String),
 }
 
 // === impl Docker ===
@@ -77,12 +109,18 @@ impl Docker {
     /// negotiates the API version, and makes the network if it is absent.
     ///
     /// # Errors
-    /// When the engine cannot be reached or the network not made.
+    /// When the engine cannot be reached, its API is too old, or the network cannot be made.
     pub async fn connect(config: DockerConfig) -> Result<Self, RuntimeError> {
-        let at = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "/var/run/docker.sock".to_owned());
-        let unreachable =
-            |source: ApiError| RuntimeError::Unreachable { at: at.clone(), source: source.into() };
-        let api = Api::connect_with_defaults().map_err(unreachable)?;
+        let at = std::env::var("DOCKER_HOST").unwrap_or_else(|_| DEFAULT_HOST.to_owned());
+        Self::connect_to(&at, config).await
+    }
+
+    async fn connect_to(at: &str, config: DockerConfig) -> Result<Self, RuntimeError> {
+        let unreachable = |source: ApiError| RuntimeError::Unreachable {
+            at: at.to_owned(),
+            source: source.into(),
+        };
+        let api = Api::connect_with_host(at).map_err(unreachable)?.with_timeout(NO_DEADLINE);
         let api = timeout(CALL_DEADLINE, api.negotiate_version())
             .await
             .map_err(|_late| RuntimeError::Timeout {
@@ -90,34 +128,25 @@ impl Docker {
                 within: CALL_DEADLINE,
             })?
             .map_err(unreachable)?;
-        debug!(version = %api.client_version(), "container engine found");
-        let changed = Rc::new(Notify::new());
-        let dying = Rc::new(Dying::default());
-        let events =
-            subscribe(api.clone(), config.pool.clone(), Rc::clone(&changed), dying.clone());
-        let subscription = spawn(events);
-        let docker = Self { api, config, changed, dying, subscription };
-        docker.ensure_network().await?;
-        Ok(docker)
-    }
-
-    async fn ensure_network(&self) -> Result<(), RuntimeError> {
-        let network = &self.config.network;
-        let known = self.api.inspect_network(network, None::<InspectNetworkOptions>);
-        let known = call(&format!("look for network {network:?}"), CALL_DEADLINE, known).await;
-        if !is_status(&known, 404) {
-            return known.map(drop);
+        let version = api.client_version();
+        if (version.major_version, version.minor_version) < OLDEST_API {
+            let (major, minor) = OLDEST_API;
+            return Err(RuntimeError::Engine {
+                action: format!("speak version {major}.{minor} of its API or a later one"),
+                source: format!("{version} is what it has at {at}").into(),
+            });
         }
-        let request = NetworkCreateRequest {
-            name: network.clone(),
-            driver: Some("bridge".to_owned()),
-            labels: Some(HashMap::from([(POOL.to_owned(), self.config.pool.clone())])),
-            ..NetworkCreateRequest::default()
-        };
-        let created = self.api.create_network(request);
-        let created = call(&format!("make network {network:?}"), CALL_DEADLINE, created).await;
-        // Somebody else may have been faster.
-        if is_status(&created, 409) { Ok(()) } else { created.map(drop) }
+        debug!(%version, "container engine found");
+        let changed = Rc::new(Notify::new());
+        let sight = Sight::new(api.clone(), config.network.clone(), config.port);
+        let (pool, witness) = (config.pool.clone(), Rc::clone(&sight.witness));
+        let events = events::subscribe(api.clone(), pool, Rc::clone(&changed), witness);
+        let subscription = spawn(events);
+        let puller = Puller::new(api.clone(), config.pull_deadline);
+        let network = Network::new(api.clone(), config.network.clone(), config.pool.clone());
+        let docker = Self { network, api, config, changed, sight, puller, subscription };
+        docker.network.ensure().await?;
+        Ok(docker)
     }
 
     /// Containers of this pool, dead ones included; with `label`, those that have it.
@@ -132,199 +161,238 @@ impl Docker {
         call("list containers", CALL_DEADLINE, self.api.list_containers(Some(options))).await
     }
 
-    async fn named(&self, hostname: &Hostname) -> Result<Vec<ContainerSummary>, RuntimeError> {
-        self.containers(Some(format!("{HOSTNAME}={hostname}"))).await
-    }
-
-    async fn observed(&self, container: ContainerSummary) -> Option<Observed> {
-        let labels = container.labels.unwrap_or_default();
-        let hostname = Hostname::parse(labels.get(HOSTNAME)?).ok()?;
-        let seat = labels.get(SEAT).and_then(|seat| seat.parse().ok()).and_then(Seat::new);
-        let state = container.state.unwrap_or(ContainerSummaryStateEnum::EMPTY);
-        let death = match state {
-            ContainerSummaryStateEnum::RUNNING
-            | ContainerSummaryStateEnum::PAUSED
-            | ContainerSummaryStateEnum::RESTARTING
-            | ContainerSummaryStateEnum::STOPPING => self.dying.death(container.id.as_deref()),
-            ContainerSummaryStateEnum::CREATED => Some(Death::NeverStarted),
-            ContainerSummaryStateEnum::EXITED
-            | ContainerSummaryStateEnum::DEAD
-            | ContainerSummaryStateEnum::REMOVING
-            | ContainerSummaryStateEnum::EMPTY => Some(self.death(container.id.as_deref()).await),
-        };
-        let networks = container.network_settings.and_then(|settings| settings.networks);
-        let address = networks.and_then(|networks| {
-            let text = networks.get(&self.config.network)?.ip_address.clone()?;
-            Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, self.config.port))
-        });
-        Some(Observed {
-            hostname,
-            member: seat.map(MemberId::Seat),
-            address,
-            weight: 1,
-            created: container.created.and_then(|at| at.try_into().ok()).unwrap_or(0),
-            death,
-        })
-    }
-
-    /// How a container ended.
-    async fn death(&self, id: Option<&str>) -> Death {
-        let Some(id) = id else { return Death::Vanished };
-        let inspected = self.api.inspect_container(id, None::<InspectContainerOptions>);
-        let state = match call("inspect a container", CALL_DEADLINE, inspected).await {
-            Ok(container) => container.state.unwrap_or_default(),
-            Err(_gone) => return Death::Vanished,
-        };
-        if state.oom_killed == Some(true) {
-            return Death::OutOfMemory;
+    /// The containers of a replica, whatever their names are by now.
+    async fn named(&self, hostname: &Hostname) -> Result<Vec<Seen>, RuntimeError> {
+        let mut named = Vec::new();
+        for container in self.containers(Some(format!("{HOSTNAME}={hostname}"))).await? {
+            named.extend(self.sight.see(container).await);
         }
-        exited(state.exit_code.unwrap_or(0))
+        Ok(named)
     }
 
-    /// Makes the container under its slug. A name that a leftover of ours has is made free.
-    async fn create(&self, what: &ReplicaSpec) -> Result<String, RuntimeError> {
+    /// Finds the replica's container, or makes it under its slug. A name that a leftover of ours
+    /// has is made free.
+    async fn find_or_create(&self, what: &ReplicaSpec) -> Result<Found, RuntimeError> {
         let name = what.hostname.slug();
-        for leftovers in [true, false] {
-            let options = CreateContainerOptionsBuilder::new().name(&name).build();
-            let created = self.api.create_container(Some(options), self.body(what));
-            let created =
-                call(&format!("create container {name:?}"), START_DEADLINE, created).await;
+        let began = Instant::now();
+        loop {
+            if let Some(id) = self.find(what).await? {
+                return Ok(Found::There(id));
+            }
+            let created = self.create(what).await;
             if !is_status(&created, 409) {
-                return created.map(|created| created.id);
+                return created.map(Found::New);
             }
-            if leftovers && !self.remove_leftover(&what.hostname).await? {
-                break;
+            // Somebody else may just make it, or remove it; then it cannot be seen for a moment.
+            if self.is_strangers(&name).await? || began.elapsed() > NAME_DEADLINE {
+                return Err(RuntimeError::NameTaken(name));
             }
-        }
-        Err(RuntimeError::NameTaken(name))
-    }
-
-    /// Removes a container of ours with this name that does not run; tells whether there was one.
-    async fn remove_leftover(&self, hostname: &Hostname) -> Result<bool, RuntimeError> {
-        let mut removed = false;
-        for container in self.named(hostname).await? {
-            let ended = matches!(
-                container.state,
-                Some(
-                    ContainerSummaryStateEnum::EXITED
-                        | ContainerSummaryStateEnum::CREATED
-                        | ContainerSummaryStateEnum::DEAD
-                )
-            );
-            if let (true, Some(id)) = (ended, container.id) {
-                self.remove(&id).await?;
-                removed = true;
-            }
-        }
-        Ok(removed)
-    }
-
-    fn body(&self, what: &ReplicaSpec) -> ContainerCreateBody {
-        let config = &self.config;
-        let labels = [
-            (POOL, config.pool.clone()),
-            (SEAT, what.seat.to_string()),
-            (HOSTNAME, what.hostname.to_string()),
-        ];
-        let own = [format!("SERVER_ID={}", what.seat), format!("PORT={}", config.port)];
-        let given = config.env.iter().map(|(name, value)| format!("{name}={value}"));
-        let endpoints = [(config.network.clone(), EndpointSettings::default())];
-        ContainerCreateBody {
-            hostname: Some(what.hostname.slug()),
-            image: Some(config.image.clone()),
-            cmd: config
-                .command
-                .as_ref()
-                .map(|command| command.filled(config.port, what.seat, &what.hostname)),
-            env: Some(own.into_iter().chain(given).collect()),
-            labels: Some(labels.map(|(name, value)| (name.to_owned(), value)).into()),
-            host_config: Some(HostConfig {
-                network_mode: Some(config.network.clone()),
-                memory: config.memory.map(|bytes| bytes.try_into().unwrap_or(i64::MAX)),
-                nano_cpus: config.cpus.map(|cpus| (cpus * 1e9) as i64),
-                pids_limit: Some(config.pids.into()),
-                // As process 1 a program ignores SIGTERM until it has a handler: a stop that falls
-                // into its start would take the whole grace.
-                init: Some(true),
-                cap_drop: Some(vec!["ALL".to_owned()]),
-                security_opt: Some(vec!["no-new-privileges".to_owned()]),
-                // There is one supervisor only.
-                restart_policy: Some(RestartPolicy {
-                    name: Some(RestartPolicyNameEnum::NO),
-                    maximum_retry_count: None,
-                }),
-                ..HostConfig::default()
-            }),
-            networking_config: Some(NetworkingConfig { endpoints_config: Some(endpoints.into()) }),
-            ..ContainerCreateBody::default()
+            sleep(NAME_PAUSE).await;
         }
     }
 
-    async fn run(&self, what: &ReplicaSpec, id: &str) -> Result<Observed, RuntimeError> {
+    /// The container that may be taken for the replica; removes what is left of earlier ones. One
+    /// that is leaving is left alone: it has another name.
+    async fn find(&self, what: &ReplicaSpec) -> Result<Option<String>, RuntimeError> {
+        let mut found = None;
+        for Seen { id, replica, .. } in self.named(&what.hostname).await? {
+            if replica.leaving {
+                continue;
+            }
+            match replica.condition {
+                Condition::Dead(_) => {
+                    // Refused if somebody starts it again just now: it is seen then.
+                    self.remove(&id, false).await?;
+                }
+                Condition::Made | Condition::Running | Condition::Troubled(_) => {
+                    if replica.place != labels::place(what) {
+                        return Err(RuntimeError::NameTaken(what.hostname.slug()));
+                    }
+                    found = Some(id);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn create(&self, what: &ReplicaSpec) -> Result<String, RuntimeError> {
+        let (image, policy) = (body::image(&self.config, what), self.config.pull);
+        if policy == PullPolicy::Always {
+            let since = Instant::now().checked_sub(PULL_COUNTS).unwrap_or_else(Instant::now);
+            self.puller.pull(image, since).await?;
+        }
+        let began = Instant::now();
+        let created = self.create_now(what).await;
+        if policy != PullPolicy::Never && is_missing(&created, "no such image") {
+            self.puller.pull(image, began).await?;
+            return self.create_now(what).await;
+        }
+        if is_missing(&created, "network") {
+            self.network.ensure().await?;
+            return self.create_now(what).await;
+        }
+        created
+    }
+
+    async fn create_now(&self, what: &ReplicaSpec) -> Result<String, RuntimeError> {
         let name = what.hostname.slug();
-        let started = self.api.start_container(id, None::<StartContainerOptions>);
-        call(&format!("start container {name:?}"), START_DEADLINE, started).await?;
-        let listed = self.containers(Some(format!("{HOSTNAME}={}", what.hostname))).await?;
-        let container = listed.into_iter().find(|container| container.id.as_deref() == Some(id));
+        let options = CreateContainerOptionsBuilder::new().name(&name).build();
+        let created = self.api.create_container(Some(options), body::body(&self.config, what));
+        let created = call(&format!("create container {name:?}"), START_DEADLINE, created).await;
+        created.map(|created| created.id)
+    }
+
+    /// Whether a container has this name that is not one of this pool's.
+    async fn is_strangers(&self, name: &str) -> Result<bool, RuntimeError> {
+        let inspected = self.api.inspect_container(name, None::<InspectContainerOptions>);
+        let inspected = call("inspect a container", CALL_DEADLINE, inspected).await;
+        if is_status(&inspected, 404) {
+            return Ok(false);
+        }
+        let inspected = inspected?;
+        // The engine looks for ids that begin so, too.
+        let has_name = inspected.name.is_some_and(|it| it.trim_start_matches('/') == name);
+        let labels = inspected.config.and_then(|config| config.labels).unwrap_or_default();
+        Ok(has_name && labels.get(POOL) != Some(&self.config.pool))
+    }
+
+    /// Starts what was found or made; what was made and cannot be started is removed again, unless
+    /// it runs by then: somebody else started it.
+    async fn finish(&self, what: &ReplicaSpec, found: Found) -> Result<Observed, RuntimeError> {
+        let (Found::New(id) | Found::There(id)) = &found;
+        let observed = self.run(what, id).await;
+        if let (Err(error), Found::New(id)) = (&observed, &found) {
+            // One that nobody can reach is of no use to others either.
+            let force = matches!(error, RuntimeError::NoAddress { .. });
+            if let Err(error) = self.remove(id, force).await {
+                let hostname = &what.hostname;
+                warn!(%hostname, %error, "a half-made container could not be removed");
+            }
+        }
+        observed
+    }
+
+    /// Starts a container and tells how it is then.
+    async fn run(&self, what: &ReplicaSpec, id: &str) -> Result<Observed, RuntimeError> {
+        let started = self.start_now(what, id).await;
+        let started = if is_missing(&started, "network") {
+            self.network.ensure().await?;
+            self.start_now(what, id).await
+        } else {
+            started
+        };
+        let container = self.named(&what.hostname).await?.into_iter().find(|it| it.id == id);
+        // Where somebody else started it, or froze it meanwhile, it does not matter what was said.
+        if !container.as_ref().is_some_and(|it| is_up(it.replica.condition)) {
+            started?;
+        }
         let no_address = || RuntimeError::NoAddress {
-            container: name.clone(),
+            container: what.hostname.slug(),
             network: self.config.network.clone(),
         };
-        let container = container.ok_or_else(no_address)?;
-        let observed = self.observed(container).await.ok_or_else(no_address)?;
+        let replica = container.ok_or_else(no_address)?.replica;
         // One that has ended already has no address; its death says more.
-        let usable = observed.address.is_some() || observed.death.is_some();
-        if usable { Ok(observed) } else { Err(no_address()) }
+        let usable = replica.address.is_some() || replica.condition.death().is_some();
+        if usable { Ok(replica) } else { Err(no_address()) }
     }
 
-    async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
-        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+    async fn start_now(&self, what: &ReplicaSpec, id: &str) -> Result<(), RuntimeError> {
+        let action = format!("start container {:?}", what.hostname.slug());
+        let started = self.api.start_container(id, None::<StartContainerOptions>);
+        call(&action, START_DEADLINE, started).await
+    }
+
+    /// Removes a container. One that runs is removed by `force` only; without, it stays and that
+    /// is no error.
+    async fn remove(&self, id: &str, force: bool) -> Result<(), RuntimeError> {
+        let options = RemoveContainerOptionsBuilder::new().force(force).v(true).build();
         let removed = self.api.remove_container(id, Some(options));
         let removed = call("remove a container", CALL_DEADLINE, removed).await;
-        // 409: its removal is in progress already.
+        // 409: its removal is in progress already, or it runs.
         if is_status(&removed, 404) || is_status(&removed, 409) { Ok(()) } else { removed }
+    }
+
+    async fn stop_container(&self, container: &Seen, grace: Duration) -> Result<(), RuntimeError> {
+        let id = &container.id;
+        // A frozen one finishes nothing in its grace.
+        let told = if container.paused {
+            Ok(())
+        } else {
+            let seconds = i32::try_from(grace.as_secs_f64().ceil() as i64).unwrap_or(i32::MAX);
+            let options = StopContainerOptionsBuilder::new().t(seconds).build();
+            let stopped = self.api.stop_container(id, Some(options));
+            call("stop a container", grace + CALL_DEADLINE, stopped).await
+        };
+        if let Err(RuntimeError::Timeout { .. }) = told {
+            return told;
+        }
+        // By force, and so whatever came of that: gone is gone.
+        let removed = self.remove(id, true).await;
+        if removed.is_ok() {
+            self.sight.witness.borrow_mut().forget(id);
+        } else {
+            told?;
+        }
+        removed
     }
 }
 
 impl Runtime for Docker {
     async fn list(&self) -> Result<Vec<Observed>, RuntimeError> {
-        let mut listing = Vec::new();
-        for container in self.containers(None).await? {
-            if let Some(observed) = self.observed(container).await {
-                listing.push(observed);
-            }
-        }
-        Ok(listing)
+        let containers = self.containers(None).await?;
+        // Those that have ended may have to be asked about, one by one.
+        let seen = timeout(CALL_DEADLINE, self.sight.see_all(containers)).await;
+        seen.map_err(|_late| RuntimeError::Timeout {
+            action: "tell how containers ended".to_owned(),
+            within: CALL_DEADLINE,
+        })
     }
 
     async fn start(&self, what: &ReplicaSpec) -> Result<Observed, RuntimeError> {
-        let mut created = self.create(what).await;
-        if is_status(&created, 404) && self.ensure_network().await.is_ok() {
-            // The network may have gone since; a missing image is missing still.
-            created = self.create(what).await;
+        let began = Instant::now();
+        loop {
+            let found = self.find_or_create(what).await?;
+            let there = matches!(found, Found::There(_));
+            let observed = self.finish(what, found).await;
+            // The engine lists a container a moment before it can be started.
+            let early = there && is_missing(&observed, "container");
+            if !early || began.elapsed() > NAME_DEADLINE {
+                return observed;
+            }
+            sleep(NAME_PAUSE).await;
         }
-        let id = created?;
-        let observed = self.run(what, &id).await;
-        if observed.is_err()
-            && let Err(error) = self.remove(&id).await
-        {
-            warn!(hostname = %what.hostname, %error, "a half-made container could not be removed");
+    }
+
+    /// By the container's name: that changes in one step, and only once to the same.
+    async fn mark(&self, hostname: &Hostname, mark: Mark) -> Result<(), RuntimeError> {
+        let mut refused = Ok(());
+        for _ in 0..MARK_ATTEMPTS {
+            let mut all = true;
+            for Seen { id, name, .. } in self.named(hostname).await? {
+                let Some(name) = labels::marked(hostname, &name, mark) else { continue };
+                all = false;
+                let options = RenameContainerOptionsBuilder::new().name(&name).build();
+                let renamed = self.api.rename_container(&id, options);
+                let action = format!("rename a container to {name:?}");
+                refused = call(&action, CALL_DEADLINE, renamed).await;
+                if let Err(RuntimeError::Timeout { .. }) = refused {
+                    return refused;
+                }
+            }
+            // Whoever was faster with the same mark, or removed it: it is as it was to be.
+            if all {
+                return Ok(());
+            }
+            if refused.is_err() {
+                sleep(NAME_PAUSE).await;
+            }
         }
-        observed
+        refused
     }
 
     async fn stop(&self, hostname: &Hostname, grace: Duration) -> Result<(), RuntimeError> {
         for container in self.named(hostname).await? {
-            let Some(id) = container.id else { continue };
-            let seconds = i32::try_from(grace.as_secs_f64().ceil() as i64).unwrap_or(i32::MAX);
-            let options = StopContainerOptionsBuilder::new().t(seconds).build();
-            let stopped = self.api.stop_container(&id, Some(options));
-            let stopped = call("stop a container", grace + CALL_DEADLINE, stopped).await;
-            // 304: it had stopped already.
-            if !is_status(&stopped, 404) && !is_status(&stopped, 304) {
-                stopped?;
-            }
-            self.remove(&id).await?;
+            self.stop_container(&container, grace).await?;
         }
         Ok(())
     }
@@ -333,22 +401,8 @@ impl Runtime for Docker {
         self.changed.notified().await;
     }
 
-    /// Removes the network if it was made here and nothing is on it.
     async fn close(&self) -> Result<(), RuntimeError> {
-        let network = &self.config.network;
-        let known = self.api.inspect_network(network, None::<InspectNetworkOptions>);
-        let known = call(&format!("look for network {network:?}"), CALL_DEADLINE, known).await;
-        if is_status(&known, 404) {
-            return Ok(());
-        }
-        let labels = known?.labels.unwrap_or_default();
-        if labels.get(POOL) != Some(&self.config.pool) {
-            return Ok(());
-        }
-        let removed = self.api.remove_network(network);
-        let removed = call(&format!("remove network {network:?}"), CALL_DEADLINE, removed).await;
-        // 403: somebody's container is on it.
-        if is_status(&removed, 403) || is_status(&removed, 404) { Ok(()) } else { removed }
+        self.network.remove().await
     }
 }
 
@@ -358,104 +412,11 @@ impl Drop for Docker {
     }
 }
 
-// === impl Dying ===
-
-impl Dying {
-    fn death(&self, id: Option<&str>) -> Option<Death> {
-        let (death, at) = *self.deaths.borrow().get(id?)?;
-        (at.elapsed() < BELIEVED).then_some(death)
+/// Whether a container runs, well or not.
+fn is_up(condition: Condition) -> bool {
+    match condition {
+        Condition::Running
+        | Condition::Troubled(Trouble::Paused | Trouble::Unhealthy | Trouble::Stopping) => true,
+        Condition::Made | Condition::Dead(_) => false,
     }
-
-    /// Takes an event: a death, or a start after it.
-    fn take(&self, event: EventMessage) {
-        let Some(EventActor { id: Some(id), attributes }) = event.actor else { return };
-        let mut deaths = self.deaths.borrow_mut();
-        deaths.retain(|_, (_, at)| at.elapsed() < BELIEVED);
-        match event.action.as_deref() {
-            Some("oom") => {
-                self.out_of_memory.borrow_mut().insert(id);
-            }
-            Some("die") => {
-                let code =
-                    attributes.and_then(|attributes| attributes.get("exitCode")?.parse().ok());
-                let death = if self.out_of_memory.borrow_mut().remove(&id) {
-                    Death::OutOfMemory
-                } else {
-                    exited(code.unwrap_or(0))
-                };
-                deaths.insert(id, (death, Instant::now()));
-            }
-            Some("start") => {
-                deaths.remove(&id);
-            }
-            Some(_) | None => {}
-        }
-    }
-
-    /// Events were missed: what is known may be outdated.
-    fn clear(&self) {
-        self.deaths.borrow_mut().clear();
-        self.out_of_memory.borrow_mut().clear();
-    }
-}
-
-/// Hints at every event of the pool's containers, and whenever the subscription was lost: events
-/// may have been missed then.
-async fn subscribe(api: Api, pool: String, changed: Rc<Notify>, dying: Rc<Dying>) {
-    let text = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-    let filters = HashMap::from([
-        ("type".to_owned(), text(&["container"])),
-        ("label".to_owned(), vec![format!("{POOL}={pool}")]),
-        ("event".to_owned(), text(&["die", "oom", "destroy", "start", "health_status"])),
-    ]);
-    loop {
-        let options = EventsOptionsBuilder::new().filters(&filters).build();
-        let mut events = std::pin::pin!(api.events(Some(options)));
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(event) => dying.take(event),
-                Err(error) => {
-                    debug!(%error, "subscription to container events was lost");
-                    break;
-                }
-            }
-            changed.notify_one();
-        }
-        dying.clear();
-        changed.notify_one();
-        sleep(SUBSCRIBE_AGAIN).await;
-    }
-}
-
-fn exited(code: i64) -> Death {
-    match i32::try_from(code - SIGNALLED) {
-        Ok(signal) if signal > 0 => Death::Killed(signal),
-        Ok(_) | Err(_) => Death::Exited(code),
-    }
-}
-
-/// Makes one call with a deadline; its error names what was asked.
-async fn call<T>(
-    action: &str,
-    within: Duration,
-    call: impl Future<Output = Result<T, ApiError>>,
-) -> Result<T, RuntimeError> {
-    match timeout(within, call).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(source)) => {
-            Err(RuntimeError::Engine { action: action.to_owned(), source: source.into() })
-        }
-        Err(_late) => Err(RuntimeError::Timeout { action: action.to_owned(), within }),
-    }
-}
-
-/// Whether the engine answered with this status.
-fn is_status<T>(answer: &Result<T, RuntimeError>, status: u16) -> bool {
-    let Err(RuntimeError::Engine { source, .. }) = answer else {
-        return false;
-    };
-    matches!(
-        source.downcast_ref::<ApiError>(),
-        Some(ApiError::DockerResponseServerError { status_code, .. }) if *status_code == status
-    )
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::net::lookup_host;
 
-use super::{ReplicaSpec, Runtime, RuntimeError};
+use super::{Mark, ReplicaSpec, Runtime, RuntimeError};
 use crate::config::Server;
-use crate::fleet::roster::Observed;
+use crate::fleet::observed::{Condition, Observed, Place};
+use crate::fleet::release::Release;
 use crate::fleet::seat::{Hostname, MemberId};
 
 /// The listed servers. Names are resolved at every listing, so a changed address is followed.
@@ -29,16 +30,18 @@ impl Runtime for Fixed {
         let mut listing: Vec<Observed> = Vec::with_capacity(self.servers.len());
         for (created, server) in (0..).zip(&self.servers) {
             let address = resolve(&server.address).await?;
-            let member = MemberId::Address(address);
+            let place = Place::Member(MemberId::Address(address));
             // Two names of one address are one replica: the first.
-            if listing.iter().all(|other| other.member != Some(member)) {
+            if listing.iter().all(|other| other.place != place) {
                 listing.push(Observed {
                     hostname: Hostname::listed(&server.address),
-                    member: Some(member),
+                    place,
                     address: Some(address),
                     weight: server.weight,
                     created,
-                    death: None,
+                    release: Release::default(),
+                    condition: Condition::Running,
+                    leaving: false,
                 });
             }
         }
@@ -46,6 +49,10 @@ impl Runtime for Fixed {
     }
 
     async fn start(&self, _: &ReplicaSpec) -> Result<Observed, RuntimeError> {
+        Err(RuntimeError::Listed)
+    }
+
+    async fn mark(&self, _: &Hostname, _: Mark) -> Result<(), RuntimeError> {
         Err(RuntimeError::Listed)
     }
 

@@ -20,14 +20,17 @@ use rustix::process::{Pid, Signal, getppid, kill_process_group, set_parent_proce
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::{Notify, watch};
+use tokio::task::yield_now;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::{ReplicaSpec, Runtime, RuntimeError};
+use super::{Mark, ReplicaSpec, Runtime, RuntimeError};
 use crate::config::CommandLine;
+use crate::config::value::{filled, seat_text};
 use crate::fleet::change::Death;
-use crate::fleet::roster::Observed;
-use crate::fleet::seat::{Hostname, MemberId, Seat};
+use crate::fleet::observed::{Condition, Observed, Place};
+use crate::fleet::release::Release;
+use crate::fleet::seat::Hostname;
 
 /// Ports for replicas: below the range from which the kernel takes ports of outgoing connections,
 /// so that none of those sits on a port between its choice and its use.
@@ -51,7 +54,8 @@ pub struct Process {
 
 #[derive(Debug)]
 struct Running {
-    seat: Seat,
+    place: Place,
+    release: Release,
     address: SocketAddr,
     created: u64,
     group: Option<Pid>,
@@ -75,9 +79,10 @@ impl Process {
 
     fn spawn(&self, what: &ReplicaSpec, port: u16) -> Result<Child, RuntimeError> {
         let me = own_program();
-        let words: Vec<OsString> = match &self.command {
-            Some(command) => {
-                let words = command.filled(port, what.seat, &what.hostname);
+        let configured = self.command.as_ref().map(CommandLine::words);
+        let words: Vec<OsString> = match what.release.spec.command.as_deref().or(configured) {
+            Some(words) => {
+                let words = filled(words, port, what.seat, &what.hostname);
                 words.into_iter().map(OsString::from).collect()
             }
             None => vec![me.clone().into(), "replica".into()],
@@ -89,7 +94,7 @@ impl Process {
             .arg("--")
             .args(&words)
             .env("PORT", port.to_string())
-            .env("SERVER_ID", what.seat.to_string())
+            .env("SERVER_ID", seat_text(what.seat))
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -140,6 +145,9 @@ impl Runtime for Process {
         if self.children.borrow().contains_key(&what.hostname) {
             return Err(RuntimeError::NameTaken(what.hostname.to_string()));
         }
+        // Forking takes some milliseconds: between two of them others on this thread, probes above
+        // all, get their turn.
+        yield_now().await;
         let port = self.free_port()?;
         let mut child = self.spawn(what, port)?;
         let group = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
@@ -155,10 +163,21 @@ impl Runtime for Process {
         *self.started.borrow_mut() += 1;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let created = *self.started.borrow();
-        let running = Running { seat: what.seat, address, created, group, death };
+        let place = what.seat.map_or(Place::Spare, Place::from);
+        let release = what.release.clone();
+        let running = Running { place, release, address, created, group, death };
         let observed = running.observed(&what.hostname);
         self.children.borrow_mut().insert(what.hostname.clone(), running);
         Ok(observed)
+    }
+
+    async fn mark(&self, hostname: &Hostname, mark: Mark) -> Result<(), RuntimeError> {
+        match (mark, self.children.borrow_mut().get_mut(hostname)) {
+            (Mark::Seated(seat), Some(running)) => running.place = seat.into(),
+            // Children end with the balancer: nobody will look for them.
+            (Mark::Leaving, _) | (Mark::Seated(_), None) => {}
+        }
+        Ok(())
     }
 
     async fn stop(&self, hostname: &Hostname, grace: Duration) -> Result<(), RuntimeError> {
@@ -197,11 +216,13 @@ impl Running {
     fn observed(&self, hostname: &Hostname) -> Observed {
         Observed {
             hostname: hostname.clone(),
-            member: Some(MemberId::Seat(self.seat)),
+            place: self.place,
             address: Some(self.address),
             weight: 1,
             created: self.created,
-            death: *self.death.borrow(),
+            release: self.release.clone(),
+            condition: self.death.borrow().map_or(Condition::Running, Condition::Dead),
+            leaving: false,
         }
     }
 }

@@ -7,6 +7,8 @@ mod cli;
 mod conformance;
 mod contract;
 mod docker;
+mod engine;
+mod faults;
 mod fleet;
 mod forwarding;
 mod guard;

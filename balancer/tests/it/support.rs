@@ -49,7 +49,18 @@ impl Balancer {
 
     /// The same, with variables in its environment.
     pub(crate) fn start_with(arguments: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_balancer"));
+        Self::launch(Command::new(env!("CARGO_BIN_EXE_balancer")), arguments, env)
+    }
+
+    /// The same, under a limit of open files such as `-n 256`.
+    pub(crate) fn start_under(limit: &str, arguments: &[&str]) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        let exec = format!("ulimit {limit} && exec \"$0\" \"$@\"");
+        shell.args(["-c", &exec, env!("CARGO_BIN_EXE_balancer")]);
+        Self::launch(shell, arguments, &[])
+    }
+
+    fn launch(mut command: Command, arguments: &[&str], env: &[(&str, &str)]) -> Self {
         command
             .args(["--log-format", "json"])
             .args(arguments)

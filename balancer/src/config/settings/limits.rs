@@ -66,6 +66,10 @@ pub struct TimeoutSettings {
     /// Time a replica has between SIGTERM and SIGKILL [default: 10s]
     #[arg(id = "timeout-stop", long, env = "BALANCER_TIMEOUT_STOP", value_name = "DURATION")]
     pub stop: Option<Span>,
+
+    /// docker: time that pulling an image may take [default: 10m]
+    #[arg(id = "timeout-pull", long, env = "BALANCER_TIMEOUT_PULL", value_name = "DURATION")]
+    pub pull: Option<Span>,
 }
 
 /// `[limits]`
@@ -90,7 +94,9 @@ pub struct LimitSettings {
     #[arg(id = "limit-body", long, env = "BALANCER_LIMIT_BODY", value_name = "SIZE")]
     pub body: Option<Size>,
 
-    /// Most connections of clients, in all [default: no limit]
+    /// Most connections of clients, in all; beyond it: 503 [default: three eighths of the
+    /// descriptors that the process may have (ulimit -n, raised as far as it may be), less a
+    /// reserve for probes and replicas: of 1024 about 288]
     #[arg(id = "limit-connections", long, env = "BALANCER_LIMIT_CONNECTIONS", value_name = "N")]
     pub connections: Option<usize>,
 
@@ -108,7 +114,8 @@ impl TimeoutSettings {
     pub(super) fn or(self, other: Self) -> Self {
         first_of!(
             self, other;
-            head, connect, first_byte, client_body, replica_body, keep_alive, tunnel, drain, stop;
+            head, connect, first_byte, client_body, replica_body, keep_alive, tunnel, drain, stop,
+            pull;
         )
     }
 }

@@ -42,6 +42,12 @@ pub struct AdminSettings {
         value_delimiter = ','
     )]
     pub hosts: Option<Vec<String>>,
+
+    /// POST /admin/roll may name an image and a command without a token: whoever reaches the admin
+    /// routes can run what they like [default: false]
+    #[arg(id = "admin-programs", long, env = "BALANCER_ADMIN_PROGRAMS", value_name = "BOOL",
+          num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub programs: Option<bool>,
 }
 
 /// `[tls]`
@@ -65,7 +71,7 @@ pub struct TlsSettings {
 
 impl AdminSettings {
     pub(super) fn or(self, other: Self) -> Self {
-        first_of!(self, other; listen, token, open, hosts;)
+        first_of!(self, other; listen, token, open, hosts, programs;)
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Instant;
 use rand::Rng;
 use rand::seq::SliceRandom as _;
 
-use super::{ChangeId, Pending, Record, Roster, SeatRecord};
-use crate::fleet::backoff::Backoff;
+use super::record::Record;
+use super::{ChangeId, Pending, Roster, SeatRecord};
 use crate::fleet::change::{Change, Failed, Refused};
 use crate::fleet::seat::{Hostname, Seat};
 
@@ -62,15 +62,9 @@ impl Roster {
         self.next_change += 1;
         let mut names = hostnames.into_iter();
         for seat in &seats {
-            let record = SeatRecord {
-                on_ring: false,
-                name: names.next(),
-                previous: None,
-                join: None,
-                backoff: Backoff::default(),
-                not_before: now,
-                change: Some(id),
-            };
+            let record = self.new_seat(now);
+            let (name, change) = (names.next(), Some(id));
+            let record = SeatRecord { on_ring: false, name, join: None, change, ..record };
             self.seats.insert(*seat, record);
         }
         self.changes.insert(id, Pending::Add { seats, failed: None });
@@ -126,6 +120,7 @@ impl Roster {
 
     /// Gives the whole fleet up: every change fails, every replica goes.
     pub fn stop_all(&mut self) {
+        self.stopping = true;
         self.seats.clear();
         for pending in self.changes.values_mut() {
             match pending {

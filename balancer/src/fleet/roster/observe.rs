@@ -1,54 +1,21 @@
-//! What is seen of the fleet: listings, outcomes of starts and stops, probes.
+//! What is seen of single replicas: outcomes of starts and stops, probes, errors.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use rand::Rng;
 
-use super::{Observed, Record, Roster, SeatRecord, StartFailed, Tick, What};
-use crate::fleet::change::{Cause, Death, Failed};
-use crate::fleet::health::{Health, HealthTrack};
+use super::Roster;
+use super::record::Record;
+use crate::fleet::change::{Cause, Failed};
+use crate::fleet::event::{StartFailed, What};
+use crate::fleet::health::Verdict;
+use crate::fleet::observed::{Observed, Place};
 use crate::fleet::plan::Phase;
-use crate::fleet::seat::{Hostname, MemberId, Seat};
+use crate::fleet::release::Release;
+use crate::fleet::seat::Hostname;
 
 impl Roster {
-    /// Takes a full listing that was asked for at `began`.
-    pub fn listed(
-        &mut self,
-        listing: Vec<Observed>,
-        began: Tick,
-        now: Instant,
-        rng: &mut impl Rng,
-    ) {
-        let names: BTreeSet<Hostname> = listing.iter().map(|o| o.hostname.clone()).collect();
-        for observed in listing {
-            if let Some(record) = self.records.get(&observed.hostname) {
-                if record.may_be_judged(began) {
-                    self.compare(observed, now, rng);
-                }
-            } else if let Some((_, at)) =
-                self.gone.iter().find(|(name, _)| *name == observed.hostname)
-            {
-                if *at <= began {
-                    // Removed, and there again: a start that was given up came through late.
-                    self.insert(observed, Phase::Dead);
-                }
-            } else {
-                self.adopt(observed, now);
-            }
-        }
-        let missing: Vec<Hostname> = self
-            .records
-            .iter()
-            .filter(|(name, record)| record.may_be_judged(began) && !names.contains(*name))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for hostname in missing {
-            self.vanished(&hostname, now, rng);
-        }
-    }
-
     /// A start has ended.
     pub fn started(
         &mut self,
@@ -67,12 +34,17 @@ impl Roster {
                 record.address = observed.address;
                 record.created = Some(observed.created);
                 record.phase = Phase::Starting { since: now };
-                if let Some(death) = observed.death {
+                record.release = observed.release;
+                let seat = record.seat();
+                if let Some(seat) = seat.and_then(|seat| self.seats.get_mut(&seat)) {
+                    seat.previous = Some(hostname.clone());
+                }
+                if let Some(death) = observed.condition.death() {
                     self.died(hostname, death, now, rng);
                 }
             }
             Err(failure) => {
-                let seat = record.seat();
+                let (place, release) = (record.place, record.release.clone());
                 let failed = match &failure {
                     StartFailed::NameTaken => {
                         // Not ours, so there is nothing to remove.
@@ -80,13 +52,26 @@ impl Roster {
                         Failed::NameTaken(hostname.clone())
                     }
                     StartFailed::Other(cause) => {
-                        record.phase = Phase::Dead;
+                        record.phase = Phase::StartFailed;
                         Failed::Start { hostname: hostname.clone(), source: cause.clone() }
                     }
                 };
-                self.tell(hostname, seat.map(MemberId::Seat), What::StartFailed(failure));
-                self.seat_failed(seat, failed, None, now, rng);
+                self.tell(hostname, place, What::StartFailed(failure));
+                self.place_failed(place, failed, None, &release, now, rng);
             }
+        }
+        self.revision += 1;
+    }
+
+    /// A mark was made, or could not be.
+    pub fn marked(&mut self, hostname: &Hostname, result: Result<(), Cause>) {
+        let stamp = self.next_tick();
+        let Some(record) = self.records.get_mut(hostname) else { return };
+        record.marking = false;
+        record.stamp = stamp;
+        let place = record.place;
+        if let Err(cause) = result {
+            self.tell(hostname, place, What::MarkFailed(cause));
         }
         self.revision += 1;
     }
@@ -98,17 +83,17 @@ impl Roster {
         let Some(record) = self.records.get_mut(hostname) else {
             return;
         };
-        let member = record.member;
+        let place = record.place;
         match result {
             Ok(()) => {
                 self.forget(hostname);
-                self.tell(hostname, member, What::Removed);
+                self.tell(hostname, place, What::Removed);
             }
             Err(cause) => {
                 record.stamp = stamp;
                 record.phase = Phase::RemoveFailed { again };
                 record.remove_error = Some(cause.clone());
-                self.tell(hostname, member, What::RemoveFailed(cause));
+                self.tell(hostname, place, What::RemoveFailed(cause));
             }
         }
         self.revision += 1;
@@ -124,158 +109,87 @@ impl Roster {
         }
     }
 
-    /// A probe of a replica at `address` has ended.
-    pub fn probed(&mut self, hostname: &Hostname, address: SocketAddr, good: bool, now: Instant) {
+    /// A probe of a replica at `address` has ended; where not well, this is why.
+    pub fn probed(
+        &mut self,
+        hostname: &Hostname,
+        address: SocketAddr,
+        verdict: Verdict,
+        why: Option<Cause>,
+        now: Instant,
+    ) {
         let limits = self.config.health;
         let Some(record) = self.records.get_mut(hostname) else {
             return;
         };
         let runs = matches!(record.phase, Phase::Starting { .. } | Phase::Up);
-        if !runs || record.address != Some(address) {
-            return;
-        }
-        let Some(health) = record.health.observe(good, limits) else {
-            return;
-        };
-        let member = record.member;
-        let what = match health {
-            Health::Ready => {
-                record.phase = Phase::Up;
-                record.ready_since = Some(now);
-                What::Ready
-            }
-            Health::Ejected => {
-                record.ready_since = None;
-                What::Ejected
-            }
-            Health::Starting => return,
-        };
-        self.tell(hostname, member, what);
-        self.join(hostname);
-        self.revision += 1;
-    }
-
-    pub(super) fn adopt(&mut self, observed: Observed, now: Instant) {
-        if let Some(MemberId::Seat(seat)) = observed.member
-            && !self.seats.contains_key(&seat)
-        {
-            let record = self.new_seat(now);
-            // A dead one's replacement joins when it comes.
-            let join = record.join.filter(|_| observed.death.is_none());
-            self.seats.insert(seat, SeatRecord { join, ..record });
-        }
-        let phase = match observed.death {
-            None => Phase::Starting { since: now },
-            Some(_) => Phase::Dead,
-        };
-        let (hostname, member) = (observed.hostname.clone(), observed.member);
-        let what = observed.death.map_or(What::Adopted, What::Died);
-        self.insert(observed, phase);
-        self.tell(&hostname, member, what);
-    }
-
-    fn insert(&mut self, observed: Observed, phase: Phase) {
-        let record = Record {
-            member: observed.member,
-            address: observed.address,
-            weight: observed.weight,
-            created: Some(observed.created),
-            phase,
-            health: HealthTrack::new(),
-            ready_since: None,
-            joined: None,
-            stamp: self.tick,
-            remove_error: None,
-        };
-        self.records.insert(observed.hostname, record);
-        self.revision += 1;
-    }
-
-    fn compare(&mut self, observed: Observed, now: Instant, rng: &mut impl Rng) {
-        let hostname = &observed.hostname;
-        let Some(record) = self.records.get_mut(hostname) else {
-            return;
-        };
-        match (record.phase, observed.death) {
-            (Phase::Dead | Phase::RemoveFailed { .. }, _) => {}
-            (Phase::Launching | Phase::Removing, _) => {}
-            (Phase::Starting { .. } | Phase::Up | Phase::Draining { .. }, Some(death)) => {
-                self.died(hostname, death, now, rng);
-            }
-            (Phase::Starting { .. } | Phase::Up, None) if record.address != observed.address => {
-                // Restarted by someone else: a new process at a new address, not ready yet.
-                record.address = observed.address;
-                record.phase = Phase::Starting { since: now };
-                record.health = HealthTrack::new();
-                record.ready_since = None;
-                self.revision += 1;
-            }
-            (Phase::Starting { .. } | Phase::Up | Phase::Draining { .. }, None) => {}
+        if runs && record.address == Some(address) {
+            record.health.probed(verdict, limits, now);
+            record.last_bad = why;
+            self.reassess(hostname, now);
         }
     }
 
-    fn died(&mut self, hostname: &Hostname, death: Death, now: Instant, rng: &mut impl Rng) {
-        let Some(record) = self.records.get_mut(hostname) else {
-            return;
+    /// A replica has answered so many real requests with errors that it is to be ejected for some
+    /// time; not where too many are already, nor the last one.
+    pub fn erred(&mut self, hostname: &Hostname, now: Instant) {
+        let outliers = self.config.outliers;
+        let serves = |record: &&Record| {
+            record.phase == Phase::Up && matches!(record.place, Place::Member(_))
         };
-        let (member, ready_since) = (record.member, record.ready_since);
-        record.phase = Phase::Dead;
-        record.ready_since = None;
-        self.tell(hostname, member, What::Died(death));
-        let failed = Failed::Died { hostname: hostname.clone(), death };
-        self.seat_failed(member.and_then(MemberId::seat), failed, ready_since, now, rng);
-        self.revision += 1;
-    }
-
-    fn vanished(&mut self, hostname: &Hostname, now: Instant, rng: &mut impl Rng) {
-        let ended = self
-            .records
-            .get(hostname)
-            .is_some_and(|record| matches!(record.phase, Phase::Dead | Phase::RemoveFailed { .. }));
-        if !ended {
-            self.died(hostname, Death::Vanished, now, rng);
+        let serving = || self.records.values().filter(serves);
+        let out = serving().filter(|record| record.health.returns_at(now).is_some()).count();
+        let ready = serving().filter(|record| record.is_ready()).count();
+        let allowed = (outliers.max_share * serving().count() as f64).floor().max(1.0);
+        let Some(record) = self.records.get_mut(hostname) else { return };
+        if !record.is_ready() || ready < 2 || (out + 1) as f64 > allowed {
+            return;
         }
-        self.forget(hostname);
-        self.revision += 1;
+        record.health.eject(&outliers, now);
+        self.reassess(hostname, now);
     }
 
-    /// A seat lost its replica or could not get one: its change fails, or it backs off.
-    pub(super) fn seat_failed(
+    /// A place lost its replica or could not get one: its change or its rolling update fails, or
+    /// it backs off.
+    pub(super) fn place_failed(
         &mut self,
-        seat: Option<Seat>,
+        place: Place,
         failed: Failed,
         ready_since: Option<Instant>,
+        release: &Release,
         now: Instant,
         rng: &mut impl Rng,
     ) {
+        let backoff = self.config.backoff;
+        if place == Place::Spare {
+            let not_before = self.spare_backoff.fail(&backoff, ready_since, now, rng);
+            self.spares_not_before = Some(not_before);
+        }
+        let rolls = ready_since.is_none() && self.note_failure(release, &failed);
         let Some((number, seat)) =
-            seat.and_then(|number| Some((number, self.seats.get_mut(&number)?)))
+            place.seat().and_then(|number| Some((number, self.seats.get_mut(&number)?)))
         else {
             return;
         };
-        match (seat.change, failed) {
-            (Some(change), failed) => self.fail_change(change, failed),
-            (None, Failed::Died { hostname, .. } | Failed::NeverReady { hostname, .. }) => {
-                // One on a seat that has another by now does not count against it.
-                let others = self.records.iter().any(|(name, record)| {
-                    *name != hostname && record.seat() == Some(number) && record.runs()
-                });
-                if !others {
-                    seat.previous = Some(hostname);
-                    seat.not_before =
-                        seat.backoff.fail(&self.config.backoff, ready_since, now, rng);
-                }
+        if let Some(change) = seat.change {
+            return self.fail_change(change, failed);
+        }
+        let others = match &failed {
+            // One on a seat that has another by now does not count against it.
+            Failed::Died { hostname, .. } | Failed::NeverReady { hostname, .. } => {
+                seat.previous = Some(hostname.clone());
+                self.records.iter().any(|(name, record)| {
+                    name != hostname && record.seat() == Some(number) && record.runs()
+                })
             }
             // After a taken name a random one is tried: at once, since it is the first failure.
-            (
-                None,
-                Failed::NameTaken(_)
-                | Failed::Start { .. }
-                | Failed::Remove { .. }
-                | Failed::ShuttingDown,
-            ) => {
-                seat.not_before = seat.backoff.fail(&self.config.backoff, ready_since, now, rng);
-            }
+            Failed::NameTaken(_)
+            | Failed::Start { .. }
+            | Failed::Remove { .. }
+            | Failed::ShuttingDown => false,
+        };
+        if rolls || !others {
+            seat.not_before = seat.backoff.fail(&backoff, ready_since, now, rng);
         }
     }
 
@@ -284,7 +198,7 @@ impl Roster {
         let Some(record) = self.records.get_mut(hostname) else {
             return;
         };
-        if record.joined.is_some() || !record.is_ready() {
+        if record.joined.is_some() || !record.is_ready() || record.place == Place::Spare {
             return;
         }
         let kept = match record.seat() {

@@ -152,6 +152,8 @@ impl Classic {
         }
 
         let mut owner_of: Vec<Option<u32>> = vec![None; slots as usize];
+        // Points that a newcomer does not have yet keep their slots, so that nobody else's move.
+        let mut kept_free = Vec::new();
         let mut collisions = 0;
         for (index, member) in (0_u32..).zip(members) {
             for j in 1..=nodes(member) {
@@ -162,7 +164,13 @@ impl Classic {
                     .expect("there are no more points than slots, and probing reaches every slot");
                 collisions += probes;
                 owner_of[slot as usize] = Some(index);
+                if j > member.part_of(nodes(member)) {
+                    kept_free.push(slot);
+                }
             }
+        }
+        for slot in kept_free {
+            owner_of[slot as usize] = None;
         }
 
         let (occupied, owners): (Vec<u32>, Vec<u32>) =
@@ -245,10 +253,7 @@ mod tests {
     use crate::fleet::seat::Seat;
 
     fn members(seats: u32) -> Vec<Member> {
-        (1..=seats)
-            .filter_map(Seat::new)
-            .map(|seat| Member { id: MemberId::Seat(seat), weight: 1 })
-            .collect()
+        (1..=seats).filter_map(Seat::new).map(|seat| Member::new(MemberId::Seat(seat), 1)).collect()
     }
 
     fn vectors() -> serde_json::Value {

@@ -61,7 +61,7 @@ impl Ring {
             .zip(members)
             .flat_map(|(index, member)| {
                 let points = u64::from(config.virtual_nodes) * u64::from(member.weight);
-                (0..points).map(move |j| (point(&hasher, member.id, j), index))
+                (0..member.part_of(points)).map(move |j| (point(&hasher, member.id, j), index))
             })
             .collect();
         // Two members on one point: the one of the smaller identity is first, in every build.
@@ -136,7 +136,7 @@ mod tests {
     fn ring(seats: u32, virtual_nodes: u32) -> Ring {
         let members: Vec<Member> = (1..=seats)
             .filter_map(Seat::new)
-            .map(|seat| Member { id: MemberId::Seat(seat), weight: 1 })
+            .map(|seat| Member::new(MemberId::Seat(seat), 1))
             .collect();
         Ring::build(&RingConfig { virtual_nodes, ..RingConfig::default() }, &members)
     }

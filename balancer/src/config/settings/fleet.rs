@@ -1,0 +1,139 @@
+//! `[health]`, `[outliers]` and `[respawn]`.
+
+use clap::Args;
+use serde::Deserialize;
+
+use super::super::value::{Percent, Span};
+use super::first_of;
+
+/// `[health]`
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HealthSettings {
+    /// Time between two probes of a replica [default: 1s]
+    #[arg(id = "health-interval", long, env = "BALANCER_HEALTH_INTERVAL", value_name = "DURATION")]
+    pub interval: Option<Span>,
+
+    /// Time a probe's answer may take [default: 1s]
+    #[arg(id = "health-timeout", long, env = "BALANCER_HEALTH_TIMEOUT", value_name = "DURATION")]
+    pub timeout: Option<Span>,
+
+    /// Good probes in a row until a replica takes requests [default: 1]
+    #[arg(id = "health-rise", long, env = "BALANCER_HEALTH_RISE", value_name = "N")]
+    pub rise: Option<u32>,
+
+    /// Bad probes in a row until a replica takes no more requests [default: 3]
+    #[arg(id = "health-fall", long, env = "BALANCER_HEALTH_FALL", value_name = "N")]
+    pub fall: Option<u32>,
+
+    /// Time from a replica's start to its first good probes [default: 60s]
+    #[arg(
+        id = "health-start-deadline",
+        long,
+        env = "BALANCER_HEALTH_START_DEADLINE",
+        value_name = "DURATION"
+    )]
+    pub start_deadline: Option<Span>,
+
+    /// A replica that runs but has failed its probes, been paused or called itself unhealthy for
+    /// so long is replaced: it goes when another is ready [default: 30s]
+    #[arg(
+        id = "health-replace-after",
+        long,
+        env = "BALANCER_HEALTH_REPLACE_AFTER",
+        value_name = "DURATION"
+    )]
+    pub replace_after: Option<Span>,
+
+    /// When more than this share of the replicas that run look bad at once, the probe is taken to
+    /// be wrong: all are routed to, and none is replaced; 100% for never [default: 50%]
+    #[arg(id = "health-panic", long, env = "BALANCER_HEALTH_PANIC", value_name = "PERCENT")]
+    pub panic: Option<Percent>,
+
+    /// A new replica's share of the keys grows over this time, in ten steps [default: off]
+    #[arg(
+        id = "health-slow-start",
+        long,
+        env = "BALANCER_HEALTH_SLOW_START",
+        value_name = "DURATION"
+    )]
+    pub slow_start: Option<Span>,
+}
+
+/// `[outliers]`
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutlierSettings {
+    /// Failures in a row on real requests (no connection, no answer, 500 to 599) after which a
+    /// replica is ejected for a time; 0 for never [default: 5]
+    #[arg(
+        id = "outliers-consecutive",
+        long,
+        env = "BALANCER_OUTLIERS_CONSECUTIVE",
+        value_name = "N"
+    )]
+    pub consecutive: Option<u32>,
+
+    /// That time; it doubles with each ejection [default: 10s]
+    #[arg(id = "outliers-base", long, env = "BALANCER_OUTLIERS_BASE", value_name = "DURATION")]
+    pub base: Option<Span>,
+
+    /// Its longest; after so long without another, the next is the first again [default: 5m]
+    #[arg(id = "outliers-max", long, env = "BALANCER_OUTLIERS_MAX", value_name = "DURATION")]
+    pub max: Option<Span>,
+
+    /// Share of the fleet that may be ejected so at once; of two or more replicas one always may,
+    /// and the last one never [default: 50%]
+    #[arg(
+        id = "outliers-max-share",
+        long,
+        env = "BALANCER_OUTLIERS_MAX_SHARE",
+        value_name = "PERCENT"
+    )]
+    pub max_share: Option<Percent>,
+}
+
+/// `[respawn]`
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RespawnSettings {
+    /// A seat's first lost replica is replaced at once, the second after this; then it doubles,
+    /// give or take a quarter [default: 100ms]
+    #[arg(id = "respawn-base", long, env = "BALANCER_RESPAWN_BASE", value_name = "DURATION")]
+    pub base: Option<Span>,
+
+    /// Its longest [default: 60s]
+    #[arg(id = "respawn-max", long, env = "BALANCER_RESPAWN_MAX", value_name = "DURATION")]
+    pub max: Option<Span>,
+
+    /// A replica that was ready for so long makes its seat's next failure the first again
+    /// [default: 60s]
+    #[arg(
+        id = "respawn-reset-after",
+        long,
+        env = "BALANCER_RESPAWN_RESET_AFTER",
+        value_name = "DURATION"
+    )]
+    pub reset_after: Option<Span>,
+}
+
+impl HealthSettings {
+    pub(super) fn or(self, other: Self) -> Self {
+        first_of!(
+            self, other;
+            interval, timeout, rise, fall, start_deadline, replace_after, panic, slow_start;
+        )
+    }
+}
+
+impl OutlierSettings {
+    pub(super) fn or(self, other: Self) -> Self {
+        first_of!(self, other; consecutive, base, max, max_share;)
+    }
+}
+
+impl RespawnSettings {
+    pub(super) fn or(self, other: Self) -> Self {
+        first_of!(self, other; base, max, reset_after;)
+    }
+}

@@ -1,0 +1,97 @@
+//! File descriptors: how many there may be, and who may have them.
+//!
+//! A client's connection needs one, and another one to a replica while a request is under way.
+//! Whoever takes the last leaves none for probes, and then good replicas look bad; so clients, and
+//! the connections that are kept for later, have their shares, and the rest is a reserve.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::{debug, warn};
+
+use crate::config::Config;
+
+/// What this process sets its limit to at most, whatever it may: programs that it starts inherit
+/// it, and some close every descriptor that there could be.
+const MOST: u64 = 1 << 20;
+
+/// Of the process itself: listeners, signals, log, engine, and turned-away clients.
+const OWN: u64 = 64;
+
+/// For each thread of the request path.
+const A_WORKER: u64 = 8;
+
+/// For each replica: two pipes of its output, and a probe.
+const A_REPLICA: u64 = 3;
+
+/// Raises the process's limit as far as it may be; tells it, if there is one.
+pub fn raise() -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let most = maximum.unwrap_or(MOST).min(MOST);
+    if current.is_none_or(|current| current >= most) {
+        return current;
+    }
+    let raised = Rlimit { current: Some(most), maximum };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => Some(most),
+        Err(error) => {
+            debug!(%error, "limit of descriptors could not be raised");
+            current
+        }
+    }
+}
+
+/// Shares out `limit` descriptors. What the process, its workers and `max_replicas` may need is a
+/// reserve, a quarter of them at most. Of the rest clients get three eighths, which is the default
+/// of `limits.connections`, and as many are for what they ask of replicas; a fifth is for idle
+/// connections to replicas.
+pub fn share_out(config: &mut Config, limit: u64) {
+    let (workers, replicas) = (config.workers as u64, config.max_replicas as u64);
+    let needed = OWN + A_WORKER * workers + A_REPLICA.saturating_mul(replicas);
+    let rest = limit - needed.min(limit / 4);
+    let clients = usize::try_from(rest * 3 / 8).unwrap_or(usize::MAX).max(1);
+    config.limits.idle = usize::try_from(rest / 5).unwrap_or(usize::MAX);
+    match config.limits.connections {
+        None => config.limits.connections = Some(clients),
+        Some(set) if set > clients => warn!(
+            descriptors = limit,
+            set,
+            enough_for = clients,
+            "'limits.connections' is more than there are descriptors for: raise the limit of \
+             open files (ulimit -n)"
+        ),
+        Some(_fits) => {}
+    }
+    debug!(descriptors = limit, connections = config.limits.connections, "descriptors are shared");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::Settings;
+
+    /// Clients and idle connections of a configuration with `limit` descriptors.
+    fn shares(limit: u64, connections: Option<usize>) -> (Option<usize>, usize) {
+        let workers = std::num::NonZeroUsize::new(2);
+        let mut config = Config::load(None, Settings { workers, ..Settings::default() }).unwrap();
+        config.limits.connections = connections;
+        share_out(&mut config, limit);
+        (config.limits.connections, config.limits.idle)
+    }
+
+    #[test]
+    fn clients_their_requests_idle_connections_and_the_reserve_fit_into_the_limit() {
+        assert_eq!(shares(256, None), (Some(72), 38));
+        assert_eq!(shares(1_024, None), (Some(288), 153));
+        assert_eq!(shares(1 << 20, None), (Some(392_061), 209_099));
+        for limit in (0..5_000).chain([65_536, 1 << 20, u64::MAX / 8]) {
+            let (clients, idle) = shares(limit, None);
+            let used = 2 * clients.unwrap() as u64 + idle as u64;
+            assert!(limit < 8 || used <= limit - limit.min(12_320) / 4, "{limit}: {used}");
+        }
+    }
+
+    #[test]
+    fn what_is_set_is_kept() {
+        assert_eq!(shares(256, Some(7)), (Some(7), 38));
+        assert_eq!(shares(256, Some(5_000)), (Some(5_000), 38));
+    }
+}

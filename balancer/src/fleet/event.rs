@@ -1,0 +1,236 @@
+//! What happens to a fleet: every transition, told once, with its reason.
+
+use super::change::{Cause, Death, chain};
+use super::health::Ejection;
+use super::observed::Place;
+use super::plan::Why;
+use super::seat::{Hostname, Seat};
+
+/// Something that happened, told once.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// To whom, unless to the whole fleet.
+    pub subject: Option<Subject>,
+    /// What.
+    pub what: What,
+}
+
+/// The replica that an event is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// Its name.
+    pub hostname: Hostname,
+    /// What it was there for.
+    pub place: Place,
+}
+
+/// Why a start failed.
+#[derive(Clone, Debug)]
+pub enum StartFailed {
+    /// Something that is not ours has the name.
+    NameTaken,
+    /// Anything else.
+    Other(Cause),
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// A start was asked for.
+    Starting,
+    /// It was there already when the balancer looked.
+    Adopted,
+    /// It takes requests.
+    Ready,
+    /// It takes no requests; for its probes, with what the last one complained of.
+    Ejected(Ejection, Option<Cause>),
+    /// It has not answered for so long that it is to be replaced.
+    Hung,
+    /// It has ended.
+    Died(Death),
+    /// It could not be started.
+    StartFailed(StartFailed),
+    /// It was not ready in time.
+    NeverReady,
+    /// It was a spare and has this seat now.
+    Seated(Seat),
+    /// It takes no new requests, and goes.
+    Draining(Why),
+    /// Another balancer of its pool removes it.
+    LeftElsewhere,
+    /// It could not be told to others that it goes, or where it sits.
+    MarkFailed(Cause),
+    /// It is gone.
+    Removed,
+    /// It could not be removed.
+    RemoveFailed(Cause),
+    /// So many replicas look bad at once that they are believed to be good.
+    Panic {
+        /// How many look bad.
+        bad: usize,
+        /// Of how many that run.
+        all: usize,
+    },
+    /// No longer so.
+    PanicOver,
+    /// A rolling update has begun.
+    RollBegun {
+        /// Its number.
+        generation: u64,
+    },
+    /// All replicas run what it wanted.
+    RollDone {
+        /// Its number.
+        generation: u64,
+    },
+    /// It does not work: those it replaced are replaced again by what ran before.
+    RollFailed {
+        /// Its number.
+        generation: u64,
+        /// Why.
+        why: String,
+    },
+    /// The runtime does not answer.
+    EngineLost(Cause),
+    /// It answers again.
+    EngineBack,
+}
+
+// === impl What ===
+
+impl What {
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        match self {
+            What::Starting => "starting",
+            What::Adopted => "adopted",
+            What::Ready => "ready",
+            What::Ejected(..) => "ejected",
+            What::Hung => "hung",
+            What::Died(_) => "died",
+            What::StartFailed(_) => "start-failed",
+            What::NeverReady => "never-ready",
+            What::Seated(_) => "seated",
+            What::Draining(_) => "draining",
+            What::LeftElsewhere => "left-elsewhere",
+            What::MarkFailed(_) => "mark-failed",
+            What::Removed => "removed",
+            What::RemoveFailed(_) => "remove-failed",
+            What::Panic { .. } => "panic",
+            What::PanicOver => "panic-over",
+            What::RollBegun { .. } => "roll-begun",
+            What::RollDone { .. } => "roll-done",
+            What::RollFailed { .. } => "roll-failed",
+            What::EngineLost(_) => "engine-lost",
+            What::EngineBack => "engine-back",
+        }
+    }
+
+    /// The line that is logged.
+    pub fn message(&self) -> &'static str {
+        match self {
+            What::Starting => "replica is starting",
+            What::Adopted => "replica was running already and is adopted",
+            What::Ready => "replica is ready",
+            What::Ejected(..) => "replica is ejected",
+            What::Hung => "replica has not answered for too long and is to be replaced",
+            What::Died(_) => "replica is dead",
+            What::StartFailed(_) => "replica could not be started",
+            What::NeverReady => "replica was not ready in time and is removed",
+            What::Seated(_) => "spare takes a seat",
+            What::Draining(_) => "replica is leaving",
+            What::LeftElsewhere => "replica is being removed by another balancer",
+            What::MarkFailed(_) => "replica's mark could not be written down",
+            What::Removed => "replica is removed",
+            What::RemoveFailed(_) => "replica could not be removed",
+            What::Panic { .. } => "most replicas look bad: the probe is taken to be wrong",
+            What::PanicOver => "most replicas look good again",
+            What::RollBegun { .. } => "rolling update begins",
+            What::RollDone { .. } => "rolling update is done",
+            What::RollFailed { .. } => "rolling update fails and is undone",
+            What::EngineLost(_) => "replicas cannot be listed; the last table stays",
+            What::EngineBack => "replicas can be listed again",
+        }
+    }
+
+    /// The state of a replica from then on, where that is a new one.
+    pub fn state(&self) -> Option<&'static str> {
+        match self {
+            What::Starting | What::Adopted => Some("starting"),
+            What::Ready => Some("ready"),
+            What::Ejected(..) | What::Hung => Some("ejected"),
+            What::Draining(_) | What::LeftElsewhere => Some("draining"),
+            What::Died(_) | What::StartFailed(_) | What::NeverReady | What::Removed => Some("dead"),
+            What::Seated(_)
+            | What::MarkFailed(_)
+            | What::RemoveFailed(_)
+            | What::Panic { .. }
+            | What::PanicOver
+            | What::RollBegun { .. }
+            | What::RollDone { .. }
+            | What::RollFailed { .. }
+            | What::EngineLost(_)
+            | What::EngineBack => None,
+        }
+    }
+
+    /// Why it happened, where there is more to say than its name.
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            What::Ejected(why, None) => Some(why.to_string()),
+            What::Ejected(why, Some(last)) => Some(format!("{why}: {}", chain(last.as_ref()))),
+            What::Died(death) => Some(death.to_string()),
+            What::StartFailed(StartFailed::NameTaken) => Some("its name is taken".to_owned()),
+            What::StartFailed(StartFailed::Other(cause))
+            | What::MarkFailed(cause)
+            | What::RemoveFailed(cause)
+            | What::EngineLost(cause) => Some(chain(cause.as_ref())),
+            What::Seated(seat) => Some(format!("a spare takes seat {seat}")),
+            What::Draining(why) => Some(why.to_string()),
+            What::Panic { bad, all } => Some(format!(
+                "{bad} of {all} replicas that run look bad at once: all of them are routed to, \
+                 and none is replaced"
+            )),
+            What::RollBegun { generation } | What::RollDone { generation } => {
+                Some(format!("generation {generation}"))
+            }
+            What::RollFailed { generation, why } => Some(format!("generation {generation}: {why}")),
+            What::Starting
+            | What::Adopted
+            | What::Ready
+            | What::Hung
+            | What::NeverReady
+            | What::LeftElsewhere
+            | What::Removed
+            | What::PanicOver
+            | What::EngineBack => None,
+        }
+    }
+
+    /// Whether somebody may want to do something about it.
+    pub fn is_bad(&self) -> bool {
+        match self {
+            What::Ejected(..)
+            | What::Hung
+            | What::Died(_)
+            | What::StartFailed(_)
+            | What::NeverReady
+            | What::MarkFailed(_)
+            | What::RemoveFailed(_)
+            | What::Panic { .. }
+            | What::RollFailed { .. }
+            | What::EngineLost(_) => true,
+            What::Starting
+            | What::Adopted
+            | What::Ready
+            | What::Seated(_)
+            | What::Draining(_)
+            | What::LeftElsewhere
+            | What::Removed
+            | What::PanicOver
+            | What::RollBegun { .. }
+            | What::RollDone { .. }
+            | What::EngineBack => false,
+        }
+    }
+}

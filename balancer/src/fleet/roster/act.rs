@@ -1,0 +1,385 @@
+//! What is to be done now: health reassessed, the plan made, its actions begun.
+
+use std::time::Instant;
+
+use rand::Rng;
+
+use super::record::{Record, WHOLE};
+use super::{Effect, Roster};
+use crate::fleet::change::Failed;
+use crate::fleet::event::What;
+use crate::fleet::health::{Ejection, Health};
+use crate::fleet::observed::Place;
+use crate::fleet::plan::{self, Action, Desired, Fitness, Phase, Seen, Vacancy, Why};
+use crate::fleet::seat::{Hostname, Seat};
+
+impl Roster {
+    /// What is to be done now, and when to ask again if nothing happens before.
+    pub fn act(&mut self, now: Instant, rng: &mut impl Rng) -> (Vec<Effect>, Option<Instant>) {
+        let overdue = self.expire(now, rng);
+        let due = [overdue, self.reassess_all(now)].into_iter().flatten().min();
+        if self.config.listed {
+            return (Vec::new(), due);
+        }
+        let desired = self.desired();
+        let observed = self.records.iter().map(|(hostname, record)| self.seen(hostname, record));
+        let plan = plan::plan(&desired, observed, now);
+        let mut effects = Vec::new();
+        let generation = self.target.generation;
+        for action in plan.actions {
+            // A start that was planned before a rolling update failed would run what failed.
+            let starts = matches!(action, Action::Start(_) | Action::StartSpare);
+            if !starts || self.target.generation == generation {
+                self.begin(action, &mut effects, now, rng);
+            }
+        }
+        self.mark_again(&mut effects);
+        self.advance_roll();
+        (effects, [plan.wake, due].into_iter().flatten().min())
+    }
+
+    fn desired(&self) -> Desired {
+        let vacancy = |seat: &super::SeatRecord| Vacancy {
+            not_before: seat.not_before,
+            named: seat.name.is_some(),
+        };
+        Desired {
+            seats: self.seats.iter().map(|(seat, record)| (*seat, vacancy(record))).collect(),
+            spares: if self.stopping { 0 } else { self.config.spares },
+            spares_not_before: self.spares_not_before,
+            batch: self.roll.as_ref().map_or(1, |roll| roll.batch),
+        }
+    }
+
+    fn seen<'a>(&'a self, hostname: &'a Hostname, record: &Record) -> Seen<'a> {
+        let phase = match record.phase {
+            Phase::Draining { until, idle } => {
+                Phase::Draining { until, idle: idle && !record.marking }
+            }
+            Phase::Launching
+            | Phase::Made { .. }
+            | Phase::Starting { .. }
+            | Phase::Up
+            | Phase::StartFailed
+            | Phase::Dead
+            | Phase::Removing
+            | Phase::RemoveFailed { .. } => record.phase,
+        };
+        let fitness = match (record.hung, record.release.fits(&self.target)) {
+            (true, _) => Fitness::Hung,
+            (false, true) => Fitness::Fit,
+            (false, false) => Fitness::Stale,
+        };
+        Seen {
+            hostname,
+            place: record.place,
+            phase,
+            created: record.created,
+            ready: record.is_ready(),
+            fitness,
+            elsewhere: record.foreign_until.filter(|_| !self.stopping),
+        }
+    }
+
+    fn begin(
+        &mut self,
+        action: Action,
+        effects: &mut Vec<Effect>,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) {
+        self.revision += 1;
+        match action {
+            Action::Start(seat) => {
+                let hostname = self.name_for(seat, rng);
+                self.launch(hostname, seat.into(), effects);
+            }
+            Action::StartSpare => {
+                let hostname = self.random_name(rng);
+                self.launch(hostname, Place::Spare, effects);
+            }
+            Action::Resume(hostname) => {
+                if let Some(record) = self.records.get_mut(&hostname) {
+                    record.phase = Phase::Launching;
+                    let (place, release) = (record.place, record.release.clone());
+                    self.tell(&hostname, place, What::Starting);
+                    effects.push(Effect::Start(place, hostname, release));
+                }
+            }
+            Action::Seat(hostname, seat) => self.seat_spare(hostname, seat, effects, now),
+            Action::Drain(hostname, why) => self.drain(hostname, why, effects, now),
+            Action::Remove(hostname, _) => {
+                if let Some(record) = self.records.get_mut(&hostname) {
+                    record.phase = Phase::Removing;
+                    effects.push(Effect::Remove(hostname));
+                }
+            }
+        }
+    }
+
+    fn launch(&mut self, hostname: Hostname, place: Place, effects: &mut Vec<Effect>) {
+        let release = self.target.clone();
+        let record = Record::launching(place, release.clone(), self.tick);
+        self.records.insert(hostname.clone(), record);
+        self.gone.retain(|(name, _)| *name != hostname);
+        self.tell(&hostname, place, What::Starting);
+        effects.push(Effect::Start(place, hostname, release));
+    }
+
+    fn seat_spare(
+        &mut self,
+        hostname: Hostname,
+        seat: Seat,
+        effects: &mut Vec<Effect>,
+        now: Instant,
+    ) {
+        // What a listing under way says of its place is out of date.
+        let stamp = self.next_tick();
+        let Some(record) = self.records.get_mut(&hostname) else { return };
+        record.stamp = stamp;
+        record.marking = true;
+        self.take_seat(&hostname, seat, now);
+        effects.push(Effect::MarkSeated(hostname, seat));
+    }
+
+    /// A spare has this seat from now on.
+    pub(super) fn take_seat(&mut self, hostname: &Hostname, seat: Seat, now: Instant) {
+        let Some(record) = self.records.get_mut(hostname) else { return };
+        record.place = seat.into();
+        record.joined = None;
+        let place = record.place;
+        self.tell(hostname, place, What::Seated(seat));
+        if let Some(seat) = self.seats.get_mut(&seat) {
+            seat.previous = Some(hostname.clone());
+        }
+        self.warm(hostname, now);
+        self.join(hostname);
+        self.revision += 1;
+    }
+
+    fn drain(&mut self, hostname: Hostname, why: Why, effects: &mut Vec<Effect>, now: Instant) {
+        let until = now + self.config.drain_deadline;
+        let Some(record) = self.records.get_mut(&hostname) else { return };
+        record.phase = Phase::Draining { until, idle: false };
+        record.marking = true;
+        let place = record.place;
+        self.tell(&hostname, place, What::Draining(why));
+        effects.push(Effect::MarkLeaving(hostname.clone()));
+        effects.push(Effect::Drain(hostname));
+    }
+
+    /// Places of former spares that could not be written down are tried again.
+    fn mark_again(&mut self, effects: &mut Vec<Effect>) {
+        for (hostname, record) in &mut self.records {
+            if let (true, Some(seat)) = (record.unmarked, record.place.seat()) {
+                record.unmarked = false;
+                record.marking = true;
+                effects.push(Effect::MarkSeated(hostname.clone(), seat));
+            }
+        }
+    }
+
+    /// The name of a seat's next replica: the one that was asked for, or one that follows from who
+    /// was there before.
+    fn name_for(&mut self, seat: Seat, rng: &mut impl Rng) -> Hostname {
+        let asked = self.seats.get_mut(&seat).and_then(|record| record.name.take());
+        let previous = self.seats.get(&seat).and_then(|record| record.previous.clone());
+        let free = |name: &Hostname| !self.in_use(name);
+        let name = asked.filter(free).or_else(|| {
+            let previous = previous?;
+            let names = (0..64).map(|attempt| previous.successor(seat, attempt));
+            names.into_iter().find(|name| self.is_free(name))
+        });
+        let name = name.unwrap_or_else(|| self.random_name(rng));
+        if let Some(record) = self.seats.get_mut(&seat) {
+            record.previous.get_or_insert_with(|| name.clone());
+        }
+        name
+    }
+
+    fn random_name(&self, rng: &mut impl Rng) -> Hostname {
+        loop {
+            let name = Hostname::random(rng);
+            if self.is_free(&name) {
+                return name;
+            }
+        }
+    }
+
+    fn is_free(&self, name: &Hostname) -> bool {
+        let reserved = self.seats.values().any(|seat| seat.name.as_ref() == Some(name));
+        let gone = self.gone.iter().any(|(gone, _)| gone == name);
+        !reserved && !gone && !self.in_use(name)
+    }
+
+    fn in_use(&self, hostname: &Hostname) -> bool {
+        let slug = hostname.slug();
+        self.records.keys().any(|name| name.slug() == slug)
+    }
+
+    // === health ===
+
+    /// Gives up those that were not ready in time, and tells when the next one's time is up.
+    fn expire(&mut self, now: Instant, rng: &mut impl Rng) -> Option<Instant> {
+        let deadline = self.config.start_deadline;
+        let mut next = None;
+        let mut late = Vec::new();
+        for (hostname, record) in &mut self.records {
+            let (Phase::Starting { since } | Phase::Made { since }) = record.phase else {
+                continue;
+            };
+            if self.config.listed || record.foreign_until.is_some() {
+                continue;
+            }
+            if since + deadline <= now {
+                record.phase = Phase::Dead;
+                late.push((hostname.clone(), record.place, record.release.clone()));
+            } else {
+                next = [next, Some(since + deadline)].into_iter().flatten().min();
+            }
+        }
+        for (hostname, place, release) in late {
+            self.tell(&hostname, place, What::NeverReady);
+            let failed = Failed::NeverReady { hostname, within: deadline };
+            self.place_failed(place, failed, None, &release, now, rng);
+            self.revision += 1;
+        }
+        next
+    }
+
+    /// Follows what time alone changes: ends of ejections, deadlines, growing shares. Tells when
+    /// something changes next.
+    fn reassess_all(&mut self, now: Instant) -> Option<Instant> {
+        let changed: Vec<Hostname> = self
+            .records
+            .iter()
+            .filter(|(_, record)| record.health.health(now) != record.standing)
+            .map(|(hostname, _)| hostname.clone())
+            .collect();
+        for hostname in changed {
+            self.reassess(&hostname, now);
+        }
+        self.reassess_panic();
+        let hung = self.reassess_hung(now);
+        let slow_start = self.config.slow_start;
+        let mut due = hung;
+        let mut grown = false;
+        for record in self.records.values_mut().filter(|record| record.phase == Phase::Up) {
+            let (tenths, next) = record.share(slow_start, now);
+            grown |= tenths != record.tenths;
+            record.tenths = tenths;
+            if tenths == WHOLE {
+                record.warming_since = None;
+            }
+            due = [due, next, record.health.returns_at(now)].into_iter().flatten().min();
+        }
+        self.revision += u64::from(grown);
+        due
+    }
+
+    /// Draws the consequences of what is known of a replica's health.
+    pub(super) fn reassess(&mut self, hostname: &Hostname, now: Instant) {
+        let Some(record) = self.records.get_mut(hostname) else { return };
+        let health = record.health.health(now);
+        if health == record.standing || !matches!(record.phase, Phase::Starting { .. } | Phase::Up)
+        {
+            return;
+        }
+        let (before, place) = (record.standing, record.place);
+        record.standing = health;
+        self.revision += 1;
+        match health {
+            Health::Starting => {}
+            Health::Ready => {
+                let begins = record.phase != Phase::Up;
+                record.phase = Phase::Up;
+                record.ready_since = Some(now);
+                let claims = record.foreign_until.and(place.seat());
+                self.tell(hostname, place, What::Ready);
+                if let Some(seat) = claims {
+                    self.claim(seat, false, now);
+                }
+                if begins {
+                    self.note_success();
+                    self.warm(hostname, now);
+                }
+                self.join(hostname);
+            }
+            Health::Ejected(why) => {
+                record.ready_since = None;
+                let last = record.last_bad.clone().filter(|_| why == Ejection::Probes);
+                // Another reason for the same is no news.
+                if !matches!(before, Health::Ejected(_)) {
+                    self.tell(hostname, place, What::Ejected(why, last));
+                }
+            }
+        }
+    }
+
+    /// When most replicas that run look bad at once, the probe is likelier to be wrong (Envoy's
+    /// panic threshold).
+    fn reassess_panic(&mut self) {
+        let Some(share) = self.config.panic else { return };
+        let on_ring = |record: &&Record| match record.place {
+            Place::Member(_) => record.phase == Phase::Up,
+            Place::Spare | Place::Unknown => false,
+        };
+        let up = || self.records.values().filter(on_ring);
+        let bad = up().filter(|record| record.standing.is_doubtful()).count();
+        let good = up().filter(|record| record.is_ready()).count();
+        let all = good + bad;
+        let panicking = bad > 0 && bad as f64 > share * all as f64;
+        if panicking != self.panicking {
+            self.panicking = panicking;
+            self.revision += 1;
+            self.tell_all(if panicking { What::Panic { bad, all } } else { What::PanicOver });
+        }
+    }
+
+    /// Finds those that have not answered for too long, and tells when the next one will have.
+    /// While most look bad, none is replaced for its probes alone, unless it is the only one.
+    fn reassess_hung(&mut self, now: Instant) -> Option<Instant> {
+        let doubtful = self.records.values().filter(|record| record.standing.is_doubtful()).count();
+        let withheld = self.panicking && doubtful > 1;
+        let after = self.config.replace_after;
+        let mut due = None;
+        let mut newly = Vec::new();
+        for (hostname, record) in &mut self.records {
+            let silent = match record.phase {
+                Phase::Up if withheld && record.standing.is_doubtful() => None,
+                Phase::Up => record.health.silent_since(),
+                Phase::Launching
+                | Phase::Made { .. }
+                | Phase::Starting { .. }
+                | Phase::Draining { .. }
+                | Phase::StartFailed
+                | Phase::Dead
+                | Phase::Removing
+                | Phase::RemoveFailed { .. } => None,
+            };
+            let hung = silent.is_some_and(|since| since + after <= now);
+            if hung && !record.hung {
+                newly.push((hostname.clone(), record.place));
+            }
+            self.revision += u64::from(hung != record.hung);
+            record.hung = hung;
+            let next = silent.map(|since| since + after).filter(|at| *at > now);
+            due = [due, next].into_iter().flatten().min();
+        }
+        for (hostname, place) in newly {
+            self.tell(&hostname, place, What::Hung);
+        }
+        due
+    }
+
+    /// Begins a newcomer's share, unless the whole fleet is new.
+    fn warm(&mut self, hostname: &Hostname, now: Instant) {
+        let first = |seat: &mut super::SeatRecord| std::mem::take(&mut seat.first);
+        let Some(record) = self.records.get_mut(hostname) else { return };
+        let Some(seat) = record.place.seat() else { return };
+        let first = self.seats.get_mut(&seat).is_some_and(first);
+        let slow = !self.config.slow_start.is_zero() && !first && !record.adopted;
+        record.warming_since = slow.then_some(now);
+        (record.tenths, _) = record.share(self.config.slow_start, now);
+    }
+}

@@ -1,0 +1,124 @@
+//! What is known of one replica.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::Tick;
+use crate::fleet::change::Cause;
+use crate::fleet::health::{Health, HealthTrack};
+use crate::fleet::observed::{Observed, Place};
+use crate::fleet::plan::Phase;
+use crate::fleet::release::Release;
+use crate::fleet::seat::Seat;
+
+/// All tenths of a replica's points are on the ring.
+pub(super) const WHOLE: u8 = 10;
+
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) place: Place,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) weight: u32,
+    pub(super) created: Option<u64>,
+    pub(super) release: Release,
+    pub(super) phase: Phase,
+    pub(super) health: HealthTrack,
+    /// What was made of `health` last.
+    pub(super) standing: Health,
+    /// What its last probe that was told complained of.
+    pub(super) last_bad: Option<Cause>,
+    pub(super) ready_since: Option<Instant>,
+    /// Since when its share grows; none for one that has its whole share at once.
+    pub(super) warming_since: Option<Instant>,
+    /// How many tenths of its points are on the ring.
+    pub(super) tenths: u8,
+    /// It has not answered for so long that it is to be replaced.
+    pub(super) hung: bool,
+    /// It was there already when the balancer looked.
+    pub(super) adopted: bool,
+    /// Another balancer is making it, for a seat of which nothing is known here, and has until then.
+    pub(super) foreign_until: Option<Instant>,
+    /// It is being written down where it sits, or that it goes.
+    pub(super) marking: bool,
+    /// It is not written down where it sits.
+    pub(super) unmarked: bool,
+    pub(super) joined: Option<u64>,
+    pub(super) stamp: Tick,
+    pub(super) remove_error: Option<Cause>,
+}
+
+impl Record {
+    /// One that is about to be started.
+    pub(super) fn launching(place: Place, release: Release, stamp: Tick) -> Self {
+        Self {
+            place,
+            address: None,
+            weight: 1,
+            created: None,
+            release,
+            phase: Phase::Launching,
+            health: HealthTrack::new(),
+            standing: Health::Starting,
+            last_bad: None,
+            ready_since: None,
+            warming_since: None,
+            tenths: WHOLE,
+            hung: false,
+            adopted: false,
+            foreign_until: None,
+            marking: false,
+            unmarked: false,
+            joined: None,
+            stamp,
+            remove_error: None,
+        }
+    }
+
+    /// One that was there already.
+    pub(super) fn found(observed: Observed, phase: Phase, stamp: Tick) -> Self {
+        Self {
+            address: observed.address,
+            weight: observed.weight,
+            created: Some(observed.created),
+            phase,
+            adopted: true,
+            ..Self::launching(observed.place, observed.release, stamp)
+        }
+    }
+
+    pub(super) fn seat(&self) -> Option<Seat> {
+        self.place.seat()
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.phase == Phase::Up && self.standing == Health::Ready
+    }
+
+    pub(super) fn runs(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Launching | Phase::Made { .. } | Phase::Starting { .. } | Phase::Up
+        )
+    }
+
+    /// A stop failed; it is tried again, but nobody waits for it.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.remove_error.is_some()
+    }
+
+    /// Whether a listing asked for at `began` can know better than the record.
+    pub(super) fn may_be_judged(&self, began: Tick) -> bool {
+        self.stamp <= began && !matches!(self.phase, Phase::Launching | Phase::Removing)
+    }
+
+    /// How many tenths of its points belong on the ring now, and when that changes next.
+    pub(super) fn share(&self, slow_start: Duration, now: Instant) -> (u8, Option<Instant>) {
+        let Some(since) = self.warming_since else { return (WHOLE, None) };
+        let step = slow_start / u32::from(WHOLE);
+        let steps = now.saturating_duration_since(since).as_nanos() / step.as_nanos().max(1);
+        match u8::try_from(steps + 1) {
+            Ok(tenths) if tenths < WHOLE => (tenths, Some(since + step * u32::from(tenths))),
+            Ok(_) | Err(_) => (WHOLE, None),
+        }
+    }
+}

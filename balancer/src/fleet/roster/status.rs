@@ -1,0 +1,186 @@
+//! The fleet as it is, to be shown.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::roll::RollState;
+use super::{Record, Roster};
+use crate::fleet::health::Health;
+use crate::fleet::observed::Place;
+use crate::fleet::plan::Phase;
+use crate::fleet::seat::Hostname;
+
+/// A fleet as it is.
+#[derive(Clone, Debug, Serialize)]
+pub struct FleetStatus {
+    /// Seats that are on the ring.
+    pub desired: usize,
+    /// Replicas that take requests.
+    pub ready: usize,
+    /// So many look bad at once that they are believed to be good.
+    pub panic: bool,
+    /// Every replica that is known of.
+    pub replicas: Vec<ReplicaStatus>,
+    /// Every seat.
+    pub seats: Vec<SeatStatus>,
+    /// Those without a seat.
+    pub spares: SpareStatus,
+    /// The last rolling update, if there was one.
+    pub roll: Option<RollStatus>,
+}
+
+/// A replica as it is.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReplicaStatus {
+    /// Its name.
+    pub hostname: String,
+    /// Its seat, if it has one.
+    pub seat: Option<u32>,
+    /// `starting`, `ready`, `ejected`, `draining` or `dead`.
+    pub state: &'static str,
+    /// Why it is ejected.
+    pub reason: Option<String>,
+    /// Where it listens.
+    pub address: Option<SocketAddr>,
+    /// The rolling update that it was started by.
+    pub generation: u64,
+    /// Requests at it now.
+    pub in_flight: usize,
+}
+
+/// A seat as it is.
+#[derive(Clone, Debug, Serialize)]
+pub struct SeatStatus {
+    /// Its number.
+    pub seat: u32,
+    /// Who takes its requests, if somebody does.
+    pub hostname: Option<String>,
+    /// Failures in a row: deaths and failed starts without a long good time between.
+    pub failures: u32,
+    /// Its replicas keep ending.
+    pub crash_loop: bool,
+    /// Milliseconds until the next start, where that is waited for.
+    pub retry_in_ms: Option<u64>,
+}
+
+/// The spares as they are.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct SpareStatus {
+    /// How many there are to be.
+    pub desired: usize,
+    /// How many could take a seat now.
+    pub ready: usize,
+}
+
+/// A rolling update as it is.
+#[derive(Clone, Debug, Serialize)]
+pub struct RollStatus {
+    /// `rolling`, `done`, `rolling-back` or `rolled-back`.
+    pub state: &'static str,
+    /// Its number.
+    pub generation: u64,
+    /// The image that it wants, if not the configured one.
+    pub image: Option<String>,
+    /// The program that it wants, if not the configured one.
+    pub command: Option<Vec<String>>,
+    /// How many seats at once.
+    pub batch: usize,
+    /// Seats that have what is wanted, ready.
+    pub done: usize,
+    /// Seats in all.
+    pub total: usize,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// From so many failures in a row on, a seat's replicas keep ending.
+const CRASH_LOOP: u32 = 3;
+
+impl Roster {
+    /// The fleet at `now`; `in_flight` tells a replica's requests.
+    pub fn status(&self, now: Instant, in_flight: impl Fn(&Hostname) -> usize) -> FleetStatus {
+        let replica = |(hostname, record): (&Hostname, &Record)| ReplicaStatus {
+            hostname: hostname.to_string(),
+            seat: record.seat().map(super::Seat::get),
+            state: state(record),
+            reason: reason(record),
+            address: record.address,
+            generation: record.release.generation,
+            in_flight: in_flight(hostname),
+        };
+        let spares = || self.records.values().filter(|record| record.place == Place::Spare);
+        FleetStatus {
+            desired: self.seats.values().filter(|seat| seat.on_ring).count(),
+            ready: self.serving().count(),
+            panic: self.panicking,
+            replicas: self.records.iter().map(replica).collect(),
+            seats: self.seats_status(now),
+            spares: SpareStatus {
+                desired: self.config.spares,
+                ready: spares().filter(|record| record.is_ready()).count(),
+            },
+            roll: self.roll_status(),
+        }
+    }
+
+    /// The last rolling update.
+    pub fn roll_status(&self) -> Option<RollStatus> {
+        let roll = self.roll.as_ref()?;
+        let (done, total) = self.rolled();
+        Some(RollStatus {
+            state: roll.state.name(),
+            generation: roll.generation,
+            image: roll.spec.image.clone(),
+            command: roll.spec.command.clone(),
+            batch: roll.batch,
+            done,
+            total,
+            error: match &roll.state {
+                RollState::Rolling | RollState::Done => None,
+                RollState::RollingBack { why } | RollState::RolledBack { why } => Some(why.clone()),
+            },
+        })
+    }
+
+    fn seats_status(&self, now: Instant) -> Vec<SeatStatus> {
+        let mut hostnames: std::collections::BTreeMap<super::Seat, &Hostname> = self
+            .serving()
+            .filter_map(|hostname| Some((self.records.get(hostname)?.seat()?, hostname)))
+            .collect();
+        let status = |(seat, record): (&super::Seat, &super::SeatRecord)| {
+            let hostname = hostnames.remove(seat).map(ToString::to_string);
+            let wait = record.not_before.saturating_duration_since(now);
+            let waits = hostname.is_none() && !wait.is_zero();
+            SeatStatus {
+                seat: seat.get(),
+                failures: record.backoff.failures(),
+                crash_loop: record.backoff.failures() >= CRASH_LOOP,
+                retry_in_ms: waits.then(|| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+                hostname,
+            }
+        };
+        self.seats.iter().map(status).collect()
+    }
+}
+
+fn state(record: &Record) -> &'static str {
+    match record.phase {
+        Phase::Launching | Phase::Made { .. } | Phase::Starting { .. } => "starting",
+        Phase::Up => match record.standing {
+            Health::Starting => "starting",
+            Health::Ready => "ready",
+            Health::Ejected(_) => "ejected",
+        },
+        Phase::Draining { .. } => "draining",
+        Phase::StartFailed | Phase::Dead | Phase::Removing | Phase::RemoveFailed { .. } => "dead",
+    }
+}
+
+fn reason(record: &Record) -> Option<String> {
+    match (record.phase, record.standing) {
+        (Phase::Up, Health::Ejected(why)) => Some(why.to_string()),
+        _ => None,
+    }
+}

@@ -1,0 +1,101 @@
+//! The subscription to the engine's events.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bollard::Docker as Api;
+use bollard::query_parameters::EventsOptionsBuilder;
+use futures_util::StreamExt as _;
+use tokio::sync::Notify;
+use tokio::time::{sleep, sleep_until};
+use tracing::debug;
+
+use super::labels::POOL;
+use super::witness::Witness;
+
+/// How long to wait before subscribing again: at first, and at most. It doubles in between.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// The least time between two hints: a flood of events is not to become a flood of listings.
+const HINT_PAUSE: Duration = Duration::from_millis(20);
+
+const EVENTS: [&str; 10] =
+    ["die", "oom", "kill", "stop", "destroy", "start", "restart", "pause", "unpause", "rename"];
+const HEALTH: &str = "health_status";
+
+/// Tells the witness of every event of the pool's containers, and hints at it; hints, too, whenever
+/// the subscription was lost: events may have been missed then. Never ends.
+pub(super) async fn subscribe(
+    api: Api,
+    pool: String,
+    changed: Rc<Notify>,
+    witness: Rc<RefCell<Witness>>,
+) {
+    let events = EVENTS.into_iter().chain([HEALTH]).map(str::to_owned).collect();
+    let filters = HashMap::from([
+        ("type".to_owned(), vec!["container".to_owned()]),
+        ("label".to_owned(), vec![format!("{POOL}={pool}")]),
+        ("event".to_owned(), events),
+    ]);
+    let mut pause = AGAIN.0;
+    let mut last: Option<i64> = None;
+    loop {
+        let began = Instant::now();
+        let mut options = EventsOptionsBuilder::new().filters(&filters);
+        if let Some(last) = last {
+            // What came meanwhile is told, too, if the engine still knows it.
+            options = options.since(&since(last));
+        }
+        let mut events = std::pin::pin!(api.events(Some(options.build())));
+        let (mut unsaid, mut next) = (false, tokio::time::Instant::now());
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => {
+                        last = event.time_nano.or(last);
+                        pause = AGAIN.0;
+                        witness.borrow_mut().take(event, Instant::now());
+                        unsaid = true;
+                    }
+                    Some(Err(error)) => {
+                        debug!(%error, "subscription to container events was lost");
+                        break;
+                    }
+                    None => break,
+                },
+                () = sleep_until(next), if unsaid => {
+                    changed.notify_one();
+                    unsaid = false;
+                    next = tokio::time::Instant::now() + HINT_PAUSE;
+                }
+            }
+        }
+        witness.borrow_mut().missed_events();
+        changed.notify_one();
+        // One that lasted was a good one, though nothing happened.
+        if began.elapsed() > AGAIN.1 {
+            pause = AGAIN.0;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(AGAIN.1);
+    }
+}
+
+/// The moment after an event, as the API writes it: seconds, a point, nanoseconds.
+fn since(nanoseconds: i64) -> String {
+    let after = nanoseconds.saturating_add(1).max(0);
+    format!("{}.{:09}", after / 1_000_000_000, after % 1_000_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_moment_after_an_event_is_written_in_seconds() {
+        assert_eq!(super::since(1_795_256_918_017_952_569), "1795256918.017952570");
+        assert_eq!(super::since(999_999_999), "1.000000000");
+        assert_eq!(super::since(i64::MIN), "0.000000000");
+        assert_eq!(super::since(i64::MAX), "9223372036.854775807");
+    }
+}

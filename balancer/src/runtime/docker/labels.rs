@@ -1,0 +1,214 @@
+//! What a container tells of its replica: by its labels, which never change, and by its name,
+//! which can be changed in one step and so carries the marks.
+//!
+//! | where | what |
+//! |---|---|
+//! | label `balancer.pool` | whose it is |
+//! | label `balancer.hostname` | the replica's name, as given |
+//! | label `balancer.seat` | its seat when it was made, or `spare` |
+//! | label `balancer.release` | what it runs, as JSON; left out for the configuration |
+//! | name `SLUG` | made, and not marked since |
+//! | name `SLUG.seat-4` | it has seat 4 now |
+//! | name `….leaving` | somebody is about to remove it |
+
+use std::collections::HashMap;
+
+use tracing::debug;
+
+use crate::config::value::seat_text;
+use crate::fleet::observed::Place;
+use crate::fleet::release::Release;
+use crate::fleet::seat::{Hostname, Seat};
+use crate::runtime::{Mark, ReplicaSpec};
+
+/// Whose a container is.
+pub(super) const POOL: &str = "balancer.pool";
+/// The seat that it was made for.
+pub(super) const SEAT: &str = "balancer.seat";
+/// The name of its replica.
+pub(super) const HOSTNAME: &str = "balancer.hostname";
+/// What it runs.
+pub(super) const RELEASE: &str = "balancer.release";
+
+const SEATED: &str = ".seat-";
+const LEAVING: &str = ".leaving";
+
+/// A replica, as its container tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) hostname: Hostname,
+    pub(super) place: Place,
+    pub(super) release: Release,
+    pub(super) leaving: bool,
+}
+
+/// The marks in a container's name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Marks {
+    seat: Option<Seat>,
+    leaving: bool,
+}
+
+/// The labels of a new container.
+pub(super) fn labels(pool: &str, what: &ReplicaSpec) -> HashMap<String, String> {
+    let mut labels = HashMap::from([
+        (POOL.to_owned(), pool.to_owned()),
+        (SEAT.to_owned(), seat_text(what.seat)),
+        (HOSTNAME.to_owned(), what.hostname.to_string()),
+    ]);
+    if what.release != Release::default() {
+        match serde_json::to_string(&what.release) {
+            Ok(text) => {
+                labels.insert(RELEASE.to_owned(), text);
+            }
+            Err(error) => debug!(%error, "a release could not be written down"),
+        }
+    }
+    labels
+}
+
+/// The name of a container with this mark beside those that it has; `None` where it has it
+/// already.
+pub(super) fn marked(hostname: &Hostname, name: &str, mark: Mark) -> Option<String> {
+    let slug = hostname.slug();
+    let before = Marks::read(&slug, name);
+    let after = match mark {
+        Mark::Seated(seat) => Marks { seat: Some(seat), ..before },
+        Mark::Leaving => Marks { leaving: true, ..before },
+    };
+    (after != before).then(|| after.name(slug))
+}
+
+/// What a container's place is when it is made.
+pub(super) fn place(what: &ReplicaSpec) -> Place {
+    what.seat.map_or(Place::Spare, Place::from)
+}
+
+// === impl Identity ===
+
+impl Identity {
+    /// Reads it; `None` for a container whose hostname label is not there or no hostname.
+    pub(super) fn read(labels: &HashMap<String, String>, name: &str) -> Option<Self> {
+        let hostname = Hostname::parse(labels.get(HOSTNAME)?).ok()?;
+        let marks = Marks::read(&hostname.slug(), name);
+        let made = match labels.get(SEAT).map(String::as_str) {
+            Some("spare") => Place::Spare,
+            Some(seat) => seat.parse().ok().and_then(Seat::new).map_or(Place::Unknown, Place::from),
+            None => Place::Unknown,
+        };
+        let release = labels.get(RELEASE).and_then(|text| serde_json::from_str(text).ok());
+        Some(Self {
+            place: marks.seat.map_or(made, Place::from),
+            release: release.unwrap_or_default(),
+            leaving: marks.leaving,
+            hostname,
+        })
+    }
+}
+
+// === impl Marks ===
+
+impl Marks {
+    /// Reads the marks of a name, with or without its leading `/`. A name that is not made of this
+    /// slug and marks has none: somebody else renamed the container.
+    fn read(slug: &str, name: &str) -> Self {
+        let name = name.trim_start_matches('/');
+        let Some(rest) = name.strip_prefix(slug) else { return Self::default() };
+        let (rest, leaving) = match rest.strip_suffix(LEAVING) {
+            Some(rest) => (rest, true),
+            None => (rest, false),
+        };
+        if rest.is_empty() {
+            return Self { seat: None, leaving };
+        }
+        let seat = rest.strip_prefix(SEATED).and_then(|seat| seat.parse().ok()).and_then(Seat::new);
+        if seat.is_some() { Self { seat, leaving } } else { Self::default() }
+    }
+
+    fn name(self, mut slug: String) -> String {
+        if let Some(seat) = self.seat {
+            slug += &format!("{SEATED}{seat}");
+        }
+        if self.leaving {
+            slug += LEAVING;
+        }
+        slug
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::release::Spec;
+
+    fn hostname(text: &str) -> Hostname {
+        Hostname::parse(text).unwrap()
+    }
+
+    fn identity(seat: &str, name: &str) -> Identity {
+        let labels = [(HOSTNAME, "Server 4"), (SEAT, seat)];
+        let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Identity::read(&labels.into(), name).unwrap()
+    }
+
+    fn seat(number: u32) -> Place {
+        Seat::new(number).unwrap().into()
+    }
+
+    #[test]
+    fn marks_are_read_from_a_name_that_is_the_replicas_own() {
+        for (name, place, leaving) in [
+            ("/server-4", seat(2), false),
+            ("server-4.leaving", seat(2), true),
+            ("/server-4.seat-7", seat(7), false),
+            ("/server-4.seat-7.leaving", seat(7), true),
+            ("/server-4.seat-0", seat(2), false),
+            ("/server-4.seat-x.leaving", seat(2), false),
+            ("/server-4.leaving.seat-7", seat(2), false),
+            ("/server-44.leaving", seat(2), false),
+            ("/other.seat-7.leaving", seat(2), false),
+            ("", seat(2), false),
+        ] {
+            let read = identity("2", name);
+            assert_eq!((read.place, read.leaving), (place, leaving), "{name}");
+        }
+        assert_eq!(identity("spare", "/server-4").place, Place::Spare);
+        assert_eq!(identity("spare", "/server-4.seat-7").place, seat(7));
+        assert_eq!(identity("two", "/server-4").place, Place::Unknown);
+    }
+
+    #[test]
+    fn a_mark_is_added_to_those_that_are_there_and_only_once() {
+        let name = hostname("Server 4");
+        let marked = |text: &str, mark| marked(&name, text, mark);
+        let seated = Mark::Seated(Seat::new(3).unwrap());
+        assert_eq!(marked("/server-4", seated).unwrap(), "server-4.seat-3");
+        assert_eq!(marked("/server-4.leaving", seated).unwrap(), "server-4.seat-3.leaving");
+        assert_eq!(marked("/server-4.seat-3", seated), None);
+        assert_eq!(marked("/server-4.seat-3", Mark::Leaving).unwrap(), "server-4.seat-3.leaving");
+        assert_eq!(marked("/server-4", Mark::Leaving).unwrap(), "server-4.leaving");
+        assert_eq!(marked("/server-4.seat-3.leaving", Mark::Leaving), None);
+        // Somebody else renamed it.
+        assert_eq!(marked("/mine", Mark::Leaving).unwrap(), "server-4.leaving");
+        // A hostname may look like a mark.
+        let name = hostname("x.leaving");
+        assert_eq!(super::marked(&name, "/x.leaving", Mark::Leaving).unwrap(), "x.leaving.leaving");
+    }
+
+    #[test]
+    fn a_release_is_written_only_where_it_differs_and_read_leniently() {
+        let spec = Spec { image: Some("a:2".to_owned()), command: None };
+        let release = Release { generation: 3, since: 1, spec };
+        let mut what =
+            ReplicaSpec { hostname: hostname("S1"), seat: None, release: Release::default() };
+        let written = labels("pool", &what);
+        assert_eq!(written.get(RELEASE), None);
+        assert_eq!(written[SEAT], "spare");
+        what.release = release.clone();
+        let mut written = labels("pool", &what);
+        let read = Identity::read(&written, "/s1").unwrap();
+        assert_eq!((read.release, read.place), (release, Place::Spare));
+        written.insert(RELEASE.to_owned(), "{".to_owned());
+        assert_eq!(Identity::read(&written, "/s1").unwrap().release, Release::default());
+    }
+}

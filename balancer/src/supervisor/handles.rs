@@ -1,0 +1,164 @@
+//! What is kept for each replica that is known: its part in the table, and its probing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tracing::error;
+
+use super::Supervisor;
+use crate::fleet::observed::Place;
+use crate::fleet::roster::Roster;
+use crate::fleet::seat::Hostname;
+use crate::prober::{Prober, Watch};
+use crate::routing::placement::{Member, Placement};
+use crate::routing::table::{Replica, ReplicaId, Table};
+use crate::runtime::Runtime;
+
+/// See the module.
+pub(super) struct Handles {
+    by_name: BTreeMap<Hostname, Handle>,
+    prober: Prober,
+    idle: Arc<Notify>,
+    next_id: u64,
+}
+
+struct Handle {
+    address: SocketAddr,
+    /// Its part in the table; a spare has none.
+    replica: Option<Arc<Replica>>,
+    /// Its probing; one that is leaving is not probed.
+    watch: Option<Watch>,
+}
+
+/// What the request path has noted.
+pub(super) struct Troubled {
+    /// Replicas of which too many requests in a row went wrong.
+    pub(super) failing: Vec<Hostname>,
+    /// Some could not be connected to; they are being probed.
+    pub(super) unreachable: bool,
+}
+
+// === impl Handles ===
+
+impl Handles {
+    pub(super) fn new(prober: Prober) -> Self {
+        Self { by_name: BTreeMap::new(), prober, idle: Arc::default(), next_id: 0 }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Told whenever a closed replica's last request has left.
+    pub(super) fn idle(&self) -> Arc<Notify> {
+        Arc::clone(&self.idle)
+    }
+
+    pub(super) fn in_flight(&self, hostname: &Hostname) -> usize {
+        self.replica(hostname).map_or(0, |replica| replica.in_flight())
+    }
+
+    fn replica(&self, hostname: &Hostname) -> Option<&Arc<Replica>> {
+        self.by_name.get(hostname)?.replica.as_ref()
+    }
+
+    /// Lets nobody in any more: whether there is anybody whose end will be told.
+    pub(super) fn close(&mut self, hostname: &Hostname) -> bool {
+        let Some(handle) = self.by_name.get_mut(hostname) else { return false };
+        handle.watch = None;
+        let Some(replica) = &handle.replica else { return false };
+        let idle = Arc::clone(&self.idle);
+        replica.close(move || idle.notify_one());
+        true
+    }
+
+    /// Closed replicas without a request.
+    pub(super) fn idle_ones(&self) -> impl Iterator<Item = &Hostname> {
+        let idle = |handle: &Handle| {
+            let replica = handle.replica.as_ref();
+            replica.is_some_and(|replica| replica.is_closed() && replica.in_flight() == 0)
+        };
+        self.by_name.iter().filter(move |(_, handle)| idle(handle)).map(|(hostname, _)| hostname)
+    }
+
+    /// What the request path has noted since the last call: `consecutive` failures in a row are
+    /// too many.
+    pub(super) fn troubled(&self, consecutive: u32) -> Troubled {
+        let mut troubled = Troubled { failing: Vec::new(), unreachable: false };
+        for (hostname, handle) in &self.by_name {
+            let Some(replica) = &handle.replica else { continue };
+            if replica.has_failed(consecutive) {
+                troubled.failing.push(hostname.clone());
+            }
+            if replica.take_unreachable() {
+                troubled.unreachable = true;
+                if let Some(watch) = &handle.watch {
+                    watch.now();
+                }
+            }
+        }
+        troubled
+    }
+
+    /// One handle for each replica that runs, probed; one whose address changed is another.
+    fn keep(&mut self, roster: &Roster) {
+        for (hostname, place, address) in roster.running() {
+            let known = self.by_name.get(hostname);
+            if known.is_none_or(|handle| handle.watch.is_none() || handle.address != address) {
+                let watch = Some(self.prober.watch(hostname.clone(), address));
+                let handle = Handle { address, replica: None, watch };
+                let before = self.by_name.insert(hostname.clone(), handle);
+                if let Some(replica) = before.and_then(|handle| handle.replica) {
+                    replica.give_up();
+                }
+            }
+            if let (Place::Member(member), Some(handle)) = (place, self.by_name.get_mut(hostname))
+                && handle.replica.is_none()
+            {
+                self.next_id += 1;
+                let id = ReplicaId(self.next_id);
+                let replica = Replica::new(id, hostname.clone(), member, address);
+                handle.replica = Some(Arc::new(replica));
+            }
+        }
+        let running: BTreeSet<&Hostname> = roster.running().map(|(name, ..)| name).collect();
+        self.by_name.retain(|hostname, handle| {
+            if !running.contains(hostname) {
+                handle.watch = None;
+            }
+            if let Some(replica) = handle.replica.as_ref().filter(|_| !roster.lives(hostname)) {
+                replica.give_up();
+            }
+            roster.knows(hostname)
+        });
+    }
+}
+
+// === impl Supervisor ===
+
+impl<R: Runtime> Supervisor<R> {
+    /// Publishes a new table if anything changed since the last one.
+    pub(super) fn publish(&mut self) {
+        if self.published == Some(self.roster.revision()) {
+            return;
+        }
+        self.handles.keep(&self.roster);
+        let member = |(id, weight, tenths)| Member { id, weight, tenths };
+        let mut members: Vec<Member> = self.roster.members().map(member).collect();
+        members.sort_by_key(|member| member.id);
+        if members != self.placement.members() {
+            match Placement::build(&self.placement_config, &members) {
+                Ok(placement) => self.placement = Arc::new(placement),
+                // The roster keeps to the capacity, so this is a mistake of ours: say so, and
+                // route by what there is.
+                Err(error) => error!(%error, "placement could not be built; the last one stays"),
+            }
+        }
+        let serving = self.roster.serving().filter_map(|name| self.handles.replica(name).cloned());
+        let table = Table::new(Arc::clone(&self.placement), serving, self.roster.listing());
+        self.shared.publish(table);
+        self.published = Some(self.roster.revision());
+    }
+}

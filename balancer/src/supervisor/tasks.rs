@@ -1,0 +1,163 @@
+//! Calls to the runtime, side by side, each with an outcome that comes back.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use actix_web::rt::spawn;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::fleet::change::Cause;
+use crate::fleet::observed::Observed;
+use crate::fleet::release::Release;
+use crate::fleet::roster::Tick;
+use crate::fleet::seat::{Hostname, Seat};
+use crate::runtime::{Mark, ReplicaSpec, Runtime, RuntimeError};
+
+/// Starts that may be under way at once, and other calls: sixteen in all with the one listing.
+/// Starts may wait for an image for minutes, and stops must not wait for them.
+const STARTS: usize = 7;
+const OTHERS: usize = 8;
+
+/// Outcomes that may wait: each is taken at once, and a sender that finds it full waits.
+const OUTCOMES: usize = 1_024;
+
+/// How often everything is listed anew, whether or not something hinted at a change.
+const LIST_EVERY: Duration = Duration::from_secs(1);
+
+/// A listing that takes long comes less often: it may take this part of the time, up to a longest
+/// pause. Hints are followed all the same.
+const LIST_SHARE: u32 = 10;
+const LIST_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Starts calls.
+pub(super) struct Tasks<R> {
+    runtime: Rc<R>,
+    starts: Rc<Semaphore>,
+    others: Rc<Semaphore>,
+    tell: mpsc::Sender<Outcome>,
+    grace: Duration,
+}
+
+/// What a call came to.
+pub(super) enum Outcome {
+    /// A listing that was asked for at a tick, and how long it took.
+    Listed {
+        began: Tick,
+        took: Duration,
+        listing: Result<Vec<Observed>, RuntimeError>,
+    },
+    Started(Hostname, Result<Observed, RuntimeError>),
+    Marked(Hostname, Result<(), RuntimeError>),
+    Stopped(Hostname, Result<(), RuntimeError>),
+}
+
+/// One listing is under way at most; a hint that comes meanwhile asks for one more.
+pub(super) struct Listing {
+    under_way: bool,
+    again: bool,
+    due: Instant,
+    error: Option<Cause>,
+}
+
+// === impl Tasks ===
+
+impl<R: Runtime> Tasks<R> {
+    /// Calls `runtime`; stops give a replica `grace`.
+    pub(super) fn new(runtime: Rc<R>, grace: Duration) -> (Self, mpsc::Receiver<Outcome>) {
+        let (tell, outcomes) = mpsc::channel(OUTCOMES);
+        let (starts, others) = (Semaphore::new(STARTS), Semaphore::new(OTHERS));
+        let (starts, others) = (Rc::new(starts), Rc::new(others));
+        (Self { runtime, starts, others, tell, grace }, outcomes)
+    }
+
+    pub(super) fn start(&self, hostname: Hostname, seat: Option<Seat>, release: Release) {
+        let runtime = Rc::clone(&self.runtime);
+        self.call(&self.starts, async move {
+            let spec = ReplicaSpec { hostname, seat, release };
+            let result = runtime.start(&spec).await;
+            Outcome::Started(spec.hostname, result)
+        });
+    }
+
+    pub(super) fn mark(&self, hostname: Hostname, mark: Mark) {
+        let runtime = Rc::clone(&self.runtime);
+        self.call(&self.others, async move {
+            let result = runtime.mark(&hostname, mark).await;
+            Outcome::Marked(hostname, result)
+        });
+    }
+
+    pub(super) fn stop(&self, hostname: Hostname) {
+        let (runtime, grace) = (Rc::clone(&self.runtime), self.grace);
+        self.call(&self.others, async move {
+            let result = runtime.stop(&hostname, grace).await;
+            Outcome::Stopped(hostname, result)
+        });
+    }
+
+    /// Lists without waiting for other calls: what they wait for may be that it is listed.
+    pub(super) fn list(&self, began: Tick) {
+        let (runtime, tell) = (Rc::clone(&self.runtime), self.tell.clone());
+        spawn(async move {
+            let from = Instant::now();
+            let listing = runtime.list().await;
+            let took = from.elapsed();
+            // Nobody listens any more only when the supervisor has ended.
+            let _told = tell.send(Outcome::Listed { began, took, listing }).await.is_ok();
+        });
+    }
+
+    fn call(&self, room: &Rc<Semaphore>, call: impl Future<Output = Outcome> + 'static) {
+        let (room, tell) = (Rc::clone(room), self.tell.clone());
+        spawn(async move {
+            let permit = room.acquire().await;
+            let outcome = call.await;
+            drop(permit);
+            let _told = tell.send(outcome).await.is_ok();
+        });
+    }
+}
+
+// === impl Listing ===
+
+impl Listing {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { under_way: false, again: false, due: now + LIST_EVERY, error: None }
+    }
+
+    /// When the next one is due, hint or not.
+    pub(super) fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Whether one may be begun now; then it is. Otherwise one follows the one under way.
+    pub(super) fn may_begin(&mut self) -> bool {
+        self.again = self.under_way;
+        // Not due while it is under way: its end says when the next one is.
+        self.due = Instant::now() + Duration::from_secs(60);
+        !std::mem::replace(&mut self.under_way, true)
+    }
+
+    /// One has ended: whether the next is to be begun at once.
+    pub(super) fn ended(&mut self, took: Duration, now: Instant) -> bool {
+        self.under_way = false;
+        let slow = if self.error.is_some() { LIST_EVERY } else { took * LIST_SHARE };
+        self.due = now + slow.clamp(LIST_EVERY, LIST_PAUSE_MAX);
+        std::mem::take(&mut self.again)
+    }
+
+    /// Why the last one failed, if it did.
+    pub(super) fn error(&self) -> Option<&Cause> {
+        self.error.as_ref()
+    }
+
+    /// One has failed: whether that is news.
+    pub(super) fn note_error(&mut self, cause: &Cause) -> bool {
+        self.error.replace(Cause::clone(cause)).is_none()
+    }
+
+    /// One has not failed: whether that is news.
+    pub(super) fn clear_error(&mut self) -> bool {
+        self.error.take().is_some()
+    }
+}
