@@ -1,9 +1,11 @@
 //! `analysis heal`: how soon the fleet is whole again after deaths, how many requests that costs,
-//! and what 200 replicas cost when nothing happens.
+//! and what 200 and 1,000 replicas cost when nothing happens.
 
 mod few;
+mod listed;
 mod many;
 mod page;
+mod tick;
 
 use crate::bench;
 use crate::chaos::has_flag;
@@ -53,7 +55,10 @@ pub(crate) async fn run(setup: &Setup, plan: &Plan) -> anyhow::Result<Problems> 
         0 => None,
         count => Some(many::measure(setup, count).await?),
     };
-    let page = Page { setup, plan, rounds: &rounds, many: many.as_ref(), has_spares };
+    let thousand =
+        page::Thousand { probes: listed::measure(&setup.balancer).await?, tick: tick::measure()? };
+    let many = many.as_ref();
+    let page = Page { setup, plan, rounds: &rounds, many, thousand, has_spares };
     println!("{}", page.text());
     page.write()?;
     Ok(problems(&rounds))

@@ -1,7 +1,8 @@
 //! What should run. Pure: no I/O, no clock, no global randomness; time and RNG are arguments.
 //!
 //! [`roster`] holds what was asked for and what is known to run; [`plan`] compares the two;
-//! the supervisor outside feeds the one and carries out the other.
+//! the supervisor outside feeds the one and carries out the other. [`health`] is what is known of
+//! one replica, [`release`] what it runs, [`event`] what happened to it.
 
 pub mod backoff;
 pub mod change;

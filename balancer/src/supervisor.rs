@@ -74,7 +74,7 @@ impl<R: Runtime> Supervisor<R> {
         roster.boot(runtime.list().await?, config.replicas, Instant::now());
         let placement = Arc::clone(shared.table().placement());
         let runtime = Rc::new(runtime);
-        let (tasks, outcomes) = Tasks::new(Rc::clone(&runtime), config.timeouts.stop);
+        let (tasks, outcomes) = Tasks::new(Rc::clone(&runtime));
         Ok(Self {
             runtime,
             shared,
@@ -182,7 +182,8 @@ impl<R: Runtime> Supervisor<R> {
                     self.roster.drained(&hostname);
                 }
             }
-            Effect::Remove(hostname) => self.tasks.stop(hostname),
+            Effect::Remove(hostname) => self.tasks.stop(hostname, self.grace),
+            Effect::Kill(hostname) => self.tasks.stop(hostname, Duration::ZERO),
         }
     }
 
@@ -210,7 +211,7 @@ impl<R: Runtime> Supervisor<R> {
                 }
             }
             Command::Roll { request, reply } => {
-                let begun = self.roster.roll(request).map_err(ChangeError::from);
+                let begun = self.roster.roll(request, Instant::now()).map_err(ChangeError::from);
                 let status = |_generation| self.roster.roll_status().ok_or(ChangeError::Busy);
                 answer(reply, begun.and_then(status));
             }

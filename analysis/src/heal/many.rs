@@ -145,7 +145,7 @@ async fn kill_some(
 }
 
 /// The share of a processor that a process uses while nobody asks it anything.
-async fn idle(pid: u32) -> anyhow::Result<f64> {
+pub(super) async fn idle(pid: u32) -> anyhow::Result<f64> {
     let before = Usage::of(pid)?.time;
     tokio::time::sleep(IDLE).await;
     let after = Usage::of(pid)?.time;

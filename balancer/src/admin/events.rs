@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::{StatusCode, header};
+use actix_web::http::{Method, StatusCode, header};
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::stream::{self, Stream};
@@ -48,15 +48,18 @@ pub(super) async fn events(request: HttpRequest, admin: Data<Admin>) -> HttpResp
             return reply::failure(StatusCode::BAD_REQUEST, &message);
         }
     };
-    if wants_stream(&request) {
+    let history = admin.shared.history();
+    let last = *history.last().borrow();
+    // A number that is still to come was seen before the balancer's restart: all is news then.
+    let since = since.filter(|seen| *seen <= last).unwrap_or(0);
+    // The answer to HEAD has no body that could go on.
+    if request.method() == Method::GET && wants_stream(&request) {
         return HttpResponse::Ok()
             .insert_header((header::CONTENT_TYPE, "text/event-stream"))
             .insert_header((header::CACHE_CONTROL, "no-store"))
-            .streaming(live(Arc::clone(&admin.shared), since.unwrap_or(0)));
+            .streaming(live(Arc::clone(&admin.shared), since));
     }
-    let history = admin.shared.history();
-    let last = *history.last().borrow();
-    let entries = history.since(since.unwrap_or(0));
+    let entries = history.since(since);
     let events = entries.iter().map(AsRef::as_ref).collect();
     reply::success(StatusCode::OK, Events { events, last })
 }

@@ -203,6 +203,11 @@ impl HealthTrack {
         self.silent_since
     }
 
+    /// Whatever it did not answer before now does not count: it was not to be believed.
+    pub fn forgive_silence(&mut self, now: Instant) {
+        self.silent_since = self.silent_since.map(|_| now);
+    }
+
     fn note_silence(&mut self, now: Instant) {
         let silent = match self.trouble {
             Some(Trouble::Paused | Trouble::Unhealthy) => true,

@@ -197,7 +197,10 @@ pub fn plan<'a>(
         }
     }
 
-    let mut spares = plan.keep_spares(spares);
+    // While there are seats to be rolled, the update may still fail, and what it replaces be
+    // wanted again.
+    let rolls = crews.values().any(Crew::is_rolled);
+    let mut spares = plan.keep_spares(spares, rolls);
     plan.fill_seats(desired, crews, &mut spares, now);
     plan.count_spares(desired, spares, now);
     plan
@@ -215,6 +218,15 @@ impl fmt::Display for Why {
             Why::Dead => "it has ended",
             Why::Drained => "its requests have finished",
         })
+    }
+}
+
+// === impl Crew ===
+
+impl Crew<'_> {
+    /// Whether a rolling update has still to do with it.
+    fn is_rolled(&self) -> bool {
+        self.unfit.as_ref().is_some_and(|unfit| unfit.fitness == Fitness::Stale)
     }
 }
 
@@ -282,15 +294,21 @@ impl Plan {
         }
     }
 
-    /// The spares that may stay, the best first: those that are ready, and of these the oldest.
-    fn keep_spares<'a>(&mut self, spares: Vec<Seen<'a>>) -> Vec<Seen<'a>> {
-        let (mut fit, unfit): (Vec<_>, Vec<_>) =
-            spares.into_iter().partition(|spare| spare.fitness == Fitness::Fit);
+    /// The spares that may stay, the best first: those that run what is wanted, of these those that
+    /// are ready, and of these the oldest.
+    fn keep_spares<'a>(&mut self, spares: Vec<Seen<'a>>, rolls: bool) -> Vec<Seen<'a>> {
+        let stays = |spare: &Seen<'a>| match spare.fitness {
+            Fitness::Fit => true,
+            Fitness::Stale => rolls,
+            Fitness::Hung => false,
+        };
+        let (mut fit, unfit): (Vec<_>, Vec<_>) = spares.into_iter().partition(stays);
         for spare in unfit {
             let why = if spare.fitness == Fitness::Hung { Why::Hung } else { Why::Replaced };
             self.leave(&spare, why);
         }
-        fit.sort_by(|a, b| (!a.ready, age(a)).cmp(&(!b.ready, age(b))));
+        let rank = |spare: &Seen<'a>| (spare.fitness != Fitness::Fit, !spare.ready);
+        fit.sort_by(|a, b| (rank(a), age(a)).cmp(&(rank(b), age(b))));
         fit
     }
 
@@ -343,7 +361,8 @@ impl Plan {
         if !self.due(vacancy.not_before, now) {
             return;
         }
-        if !vacancy.named && spares.first().is_some_and(|spare| spare.ready) {
+        let usable = |spare: &Seen<'_>| spare.ready && spare.fitness == Fitness::Fit;
+        if !vacancy.named && spares.first().is_some_and(usable) {
             let spare = spares.remove(0);
             self.actions.push(Action::Seat(spare.hostname.clone(), seat));
         } else {

@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 use super::backoff::{Backoff, BackoffConfig};
 use super::change::Failed;
 use super::event::{Event, Subject, What};
-use super::health::{HealthLimits, OutlierConfig};
-use super::observed::{Observed, Place};
+use super::health::{Ejection, Health, HealthLimits, OutlierConfig};
+use super::observed::{Observed, Place, Trouble};
 use super::plan::Phase;
 use super::release::Release;
 use super::seat::{Hostname, MemberId, Seat};
@@ -78,6 +78,8 @@ pub enum Effect {
     MarkLeaving(Hostname),
     /// Stop it and remove what is left; then [`Roster::removed`].
     Remove(Hostname),
+    /// The same without a grace: it does not hear.
+    Kill(Hostname),
 }
 
 /// Names a change until it is through.
@@ -167,7 +169,7 @@ impl Roster {
     /// `replicas` on the first seats. Goes on with a rolling update that was under way.
     pub fn boot(&mut self, mut running: Vec<Observed>, replicas: usize, now: Instant) {
         running.sort_by_key(|replica| (replica.created, replica.place));
-        self.follow(&running);
+        self.follow(&running, now);
         for observed in running {
             if let (Some(seat), false) = (observed.place.seat(), observed.leaving) {
                 self.claim(seat, observed.condition.death().is_some(), now);
@@ -236,10 +238,19 @@ impl Roster {
         self.records.contains_key(hostname)
     }
 
-    /// Whether a replica can still answer: it runs, or drains.
+    /// Whether a replica can still answer: it runs and can be reached, or drains.
     pub fn lives(&self, hostname: &Hostname) -> bool {
-        let draining = |record: &Record| matches!(record.phase, Phase::Draining { .. });
-        self.records.get(hostname).is_some_and(|record| record.runs() || draining(record))
+        let lives = |record: &Record| {
+            let drains = matches!(record.phase, Phase::Draining { .. });
+            drains || (record.runs() && record.address.is_some())
+        };
+        self.records.get(hostname).is_some_and(lives)
+    }
+
+    /// Whether a replica is frozen: it will not answer, but may one day.
+    pub fn is_frozen(&self, hostname: &Hostname) -> bool {
+        let frozen = Health::Ejected(Ejection::Trouble(Trouble::Paused));
+        self.records.get(hostname).is_some_and(|record| record.standing == frozen)
     }
 
     /// The replicas that take requests, one a member: of two on one seat the one that is to stay.

@@ -102,7 +102,7 @@ impl Exchange<'_> {
         worker.deposit();
         let mut tried: SmallVec<[ReplicaId; 4]> = SmallVec::new();
         loop {
-            let Some(replica) = worker.choose(&table, &key, &tried).cloned() else {
+            let Some(replica) = worker.choose(&table, &key, &tried) else {
                 return Outcome::Fail(ProxyError::NoReplica);
             };
             tried.push(replica.id());
@@ -111,32 +111,33 @@ impl Exchange<'_> {
                 table = worker.shared.table();
                 continue;
             };
-            let failure = match self.ask(&replica).await {
+            let failure = match self.ask(replica).await {
                 Ok((link, head)) => {
-                    worker.note(&replica, self.answer.status < 500);
-                    return self.relay(link, head, &replica, in_flight).await;
+                    worker.note(replica, self.answer.status < 500);
+                    return self.relay(link, head, replica, in_flight).await;
                 }
                 Err(failure) => failure,
             };
             if failure.blames_the_replica() {
-                worker.note(&replica, false);
+                worker.note(replica, false);
             }
             let hostname = replica.hostname();
             debug!(%hostname, error = ?failure, tries = tried.len(), "replica failed");
-            if !self.may_go_on(&failure, tried.len(), &table) {
+            if !self.may_go_on(&failure, replica, tried.len(), &table) {
                 let Some(error) = failure.into_error() else { return gone() };
                 return Outcome::Fail(error);
             }
         }
     }
 
-    /// Whether another replica may be asked.
-    fn may_go_on(&self, failure: &Failure, tries: usize, table: &Table) -> bool {
+    /// Whether another replica may be asked. Where this one has gone for good, that costs nothing
+    /// of the budget: it does not have the request any more, so that nothing is multiplied.
+    fn may_go_on(&self, failure: &Failure, replica: &Replica, tries: usize, table: &Table) -> bool {
         let retry = &self.worker.retry;
         tries < retry.attempts.min(table.ready_count())
             && self.may_repeat(failure)
             && self.began.elapsed() < retry.deadline
-            && self.worker.withdraw_retry()
+            && (replica.is_dead() || self.worker.withdraw_retry())
     }
 
     /// Whether the request may be sent once more after this failure (RFC 9110 9.2.2).
@@ -177,7 +178,7 @@ impl Exchange<'_> {
         self.answer_head.clear();
         let mut link = Link::new(wire, self.asked.request.framing);
         let mut watch = Watch::default();
-        let head = poll_fn(|cx| self.poll_ask(cx, &mut link, &mut watch)).await?;
+        let head = poll_fn(|cx| self.poll_ask(cx, &mut link, &mut watch, replica)).await?;
         Ok((link, head))
     }
 }

@@ -114,9 +114,15 @@ impl Handles {
                     replica.give_up();
                 }
             }
-            if let (Place::Member(member), Some(handle)) = (place, self.by_name.get_mut(hostname))
-                && handle.replica.is_none()
-            {
+            let Some(handle) = self.by_name.get_mut(hostname) else { continue };
+            if roster.is_frozen(hostname) {
+                // Who waits for it had better ask another; if it wakes up, it is as good as new.
+                if let Some(replica) = handle.replica.take() {
+                    replica.give_up();
+                }
+                continue;
+            }
+            if let (Place::Member(member), None) = (place, &handle.replica) {
                 self.next_id += 1;
                 let id = ReplicaId(self.next_id);
                 let replica = Replica::new(id, hostname.clone(), member, address);

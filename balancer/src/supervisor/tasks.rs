@@ -35,7 +35,6 @@ pub(super) struct Tasks<R> {
     starts: Rc<Semaphore>,
     others: Rc<Semaphore>,
     tell: mpsc::Sender<Outcome>,
-    grace: Duration,
 }
 
 /// What a call came to.
@@ -62,12 +61,12 @@ pub(super) struct Listing {
 // === impl Tasks ===
 
 impl<R: Runtime> Tasks<R> {
-    /// Calls `runtime`; stops give a replica `grace`.
-    pub(super) fn new(runtime: Rc<R>, grace: Duration) -> (Self, mpsc::Receiver<Outcome>) {
+    /// Calls `runtime`.
+    pub(super) fn new(runtime: Rc<R>) -> (Self, mpsc::Receiver<Outcome>) {
         let (tell, outcomes) = mpsc::channel(OUTCOMES);
         let (starts, others) = (Semaphore::new(STARTS), Semaphore::new(OTHERS));
         let (starts, others) = (Rc::new(starts), Rc::new(others));
-        (Self { runtime, starts, others, tell, grace }, outcomes)
+        (Self { runtime, starts, others, tell }, outcomes)
     }
 
     pub(super) fn start(&self, hostname: Hostname, seat: Option<Seat>, release: Release) {
@@ -87,8 +86,8 @@ impl<R: Runtime> Tasks<R> {
         });
     }
 
-    pub(super) fn stop(&self, hostname: Hostname) {
-        let (runtime, grace) = (Rc::clone(&self.runtime), self.grace);
+    pub(super) fn stop(&self, hostname: Hostname, grace: Duration) {
+        let runtime = Rc::clone(&self.runtime);
         self.call(&self.others, async move {
             let result = runtime.stop(&hostname, grace).await;
             Outcome::Stopped(hostname, result)

@@ -12,5 +12,7 @@ mod faults;
 mod fleet;
 mod forwarding;
 mod guard;
+mod heal;
+mod load;
 mod support;
 mod tls;

@@ -307,7 +307,8 @@ pub(crate) fn port_of(pid: u32) -> u16 {
     variable_of(pid, "PORT=").unwrap()
 }
 
-fn variable_of<T: FromStr>(pid: u32, name: &str) -> Option<T> {
+/// A variable of a process's environment; `name` ends in `=`.
+pub(crate) fn variable_of<T: FromStr>(pid: u32, name: &str) -> Option<T> {
     let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
     let text = String::from_utf8_lossy(&environment).into_owned();
     text.split('\0').find_map(|variable| variable.strip_prefix(name)?.parse().ok())

@@ -108,10 +108,17 @@ impl Roster {
             }
             Action::Seat(hostname, seat) => self.seat_spare(hostname, seat, effects, now),
             Action::Drain(hostname, why) => self.drain(hostname, why, effects, now),
-            Action::Remove(hostname, _) => {
+            Action::Remove(hostname, why) => {
                 if let Some(record) = self.records.get_mut(&hostname) {
                     record.phase = Phase::Removing;
-                    effects.push(Effect::Remove(hostname));
+                    effects.push(match why {
+                        Why::Hung => Effect::Kill(hostname),
+                        Why::Unwanted
+                        | Why::Duplicate
+                        | Why::Replaced
+                        | Why::Dead
+                        | Why::Drained => Effect::Remove(hostname),
+                    });
                 }
             }
         }
@@ -259,7 +266,7 @@ impl Roster {
         for hostname in changed {
             self.reassess(&hostname, now);
         }
-        self.reassess_panic();
+        self.reassess_panic(now);
         let hung = self.reassess_hung(now);
         let slow_start = self.config.slow_start;
         let mut due = hung;
@@ -318,7 +325,7 @@ impl Roster {
 
     /// When most replicas that run look bad at once, the probe is likelier to be wrong (Envoy's
     /// panic threshold).
-    fn reassess_panic(&mut self) {
+    fn reassess_panic(&mut self, now: Instant) {
         let Some(share) = self.config.panic else { return };
         let on_ring = |record: &&Record| match record.place {
             Place::Member(_) => record.phase == Phase::Up,
@@ -332,6 +339,11 @@ impl Roster {
         if panicking != self.panicking {
             self.panicking = panicking;
             self.revision += 1;
+            // Those that are not back yet have their time again: their silence was in doubt.
+            let doubtful = |r: &&mut Record| r.standing.is_doubtful() && !r.hung;
+            for record in self.records.values_mut().filter(doubtful) {
+                record.health.forgive_silence(now);
+            }
             self.tell_all(if panicking { What::Panic { bad, all } } else { What::PanicOver });
         }
     }
@@ -372,13 +384,17 @@ impl Roster {
         due
     }
 
-    /// Begins a newcomer's share, unless the whole fleet is new.
+    /// Begins a newcomer's share, unless the whole fleet is new, or it takes over from another one
+    /// whose keys would move to other seats and back.
     fn warm(&mut self, hostname: &Hostname, now: Instant) {
         let first = |seat: &mut super::SeatRecord| std::mem::take(&mut seat.first);
-        let Some(record) = self.records.get_mut(hostname) else { return };
-        let Some(seat) = record.place.seat() else { return };
+        let Some(seat) = self.records.get(hostname).and_then(Record::seat) else { return };
         let first = self.seats.get_mut(&seat).is_some_and(first);
-        let slow = !self.config.slow_start.is_zero() && !first && !record.adopted;
+        let takes_over = self.records.iter().any(|(name, record)| {
+            name != hostname && record.seat() == Some(seat) && record.phase == Phase::Up
+        });
+        let Some(record) = self.records.get_mut(hostname) else { return };
+        let slow = !self.config.slow_start.is_zero() && !first && !takes_over && !record.adopted;
         record.warming_since = slow.then_some(now);
         (record.tenths, _) = record.share(self.config.slow_start, now);
     }

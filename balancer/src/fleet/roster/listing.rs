@@ -23,7 +23,7 @@ impl Roster {
         now: Instant,
         rng: &mut impl Rng,
     ) {
-        self.follow(&listing);
+        self.follow(&listing, now);
         let names: BTreeSet<Hostname> = listing.iter().map(|o| o.hostname.clone()).collect();
         // Seats that have a replica which is to stay: nobody gave them up.
         let held: BTreeSet<Seat> = listing
@@ -220,6 +220,7 @@ impl Roster {
         let (place, ready_since) = (record.place, record.ready_since);
         let release = record.release.clone();
         record.phase = Phase::Dead;
+        record.death = Some(death);
         record.ready_since = None;
         record.hung = false;
         self.tell(hostname, place, What::Died(death));

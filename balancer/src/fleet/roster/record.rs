@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Tick;
-use crate::fleet::change::Cause;
+use crate::fleet::change::{Cause, Death};
 use crate::fleet::health::{Health, HealthTrack};
 use crate::fleet::observed::{Observed, Place};
 use crate::fleet::plan::Phase;
@@ -25,6 +25,8 @@ pub(super) struct Record {
     pub(super) health: HealthTrack,
     /// What was made of `health` last.
     pub(super) standing: Health,
+    /// How it ended.
+    pub(super) death: Option<Death>,
     /// What its last probe that was told complained of.
     pub(super) last_bad: Option<Cause>,
     pub(super) ready_since: Option<Instant>,
@@ -59,6 +61,7 @@ impl Record {
             phase: Phase::Launching,
             health: HealthTrack::new(),
             standing: Health::Starting,
+            death: None,
             last_bad: None,
             ready_since: None,
             warming_since: None,
@@ -81,6 +84,7 @@ impl Record {
             weight: observed.weight,
             created: Some(observed.created),
             phase,
+            death: observed.condition.death(),
             adopted: true,
             ..Self::launching(observed.place, observed.release, stamp)
         }

@@ -1,6 +1,8 @@
 //! Rolling updates: every replica replaced by one that runs something else, seat by seat, the new
 //! one ready before the old one goes; undone when new ones do not become ready.
 
+use std::time::Instant;
+
 use super::Roster;
 use crate::fleet::change::{Failed, Refused, chain};
 use crate::fleet::event::What;
@@ -48,14 +50,16 @@ impl Roster {
     ///
     /// # Errors
     /// [`Refused`]; nothing is changed then.
-    pub fn roll(&mut self, request: RollRequest) -> Result<u64, Refused> {
+    pub fn roll(&mut self, request: RollRequest, now: Instant) -> Result<u64, Refused> {
         if self.config.listed {
             return Err(Refused::Listed);
         }
         if request.image.is_some() && !self.config.images {
             return Err(Refused::NoImages);
         }
-        if let Some(roll) = self.roll.as_ref().filter(|roll| roll.state.is_under_way()) {
+        // One that is being undone does not stand in the way: perhaps what ran before is no good
+        // either.
+        if let Some(roll) = self.roll.as_ref().filter(|roll| roll.state == RollState::Rolling) {
             return Err(Refused::Rolling { generation: roll.generation });
         }
         let previous = self.target.spec.clone();
@@ -68,13 +72,13 @@ impl Roster {
         let since = if spec == previous { generation } else { 0 };
         self.target = Release { generation, since, spec: spec.clone() };
         let batch = request.batch.max(1);
-        self.begin_roll(Roll::new(generation, spec, previous, batch));
+        self.begin_roll(Roll::new(generation, spec, previous, batch), now);
         Ok(generation)
     }
 
     /// Follows the latest rolling update of which a replica knows: another balancer's, or that of
     /// this one before its restart.
-    pub(super) fn follow(&mut self, listing: &[Observed]) {
+    pub(super) fn follow(&mut self, listing: &[Observed], now: Instant) {
         let wanted = listing.iter().filter(|observed| !observed.leaving);
         let Some(latest) = wanted.clone().max_by_key(|observed| &observed.release) else {
             return;
@@ -88,7 +92,7 @@ impl Roster {
         self.target = latest.release.clone();
         let Release { generation, spec, .. } = self.target.clone();
         if let Some(previous) = previous {
-            self.begin_roll(Roll::new(generation, spec, previous, 1));
+            self.begin_roll(Roll::new(generation, spec, previous, 1), now);
         }
     }
 
@@ -152,12 +156,16 @@ impl Roster {
         )
     }
 
-    fn begin_roll(&mut self, roll: Roll) {
+    fn begin_roll(&mut self, roll: Roll, now: Instant) {
         let generation = roll.generation;
         self.roll = Some(roll);
+        // What ran before may have failed ever so often: this is something else.
         for seat in self.seats.values_mut() {
             seat.backoff = super::Backoff::default();
+            seat.not_before = now;
         }
+        self.spare_backoff = super::Backoff::default();
+        self.spares_not_before = None;
         self.tell_all(What::RollBegun { generation });
         self.revision += 1;
     }

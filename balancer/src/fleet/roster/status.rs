@@ -40,7 +40,7 @@ pub struct ReplicaStatus {
     pub seat: Option<u32>,
     /// `starting`, `ready`, `ejected`, `draining` or `dead`.
     pub state: &'static str,
-    /// Why it is ejected.
+    /// Why it is ejected, or how it ended.
     pub reason: Option<String>,
     /// Where it listens.
     pub address: Option<SocketAddr>,
@@ -181,6 +181,9 @@ fn state(record: &Record) -> &'static str {
 fn reason(record: &Record) -> Option<String> {
     match (record.phase, record.standing) {
         (Phase::Up, Health::Ejected(why)) => Some(why.to_string()),
+        (Phase::Dead | Phase::Removing | Phase::RemoveFailed { .. }, _) => {
+            record.death.map(|death| death.to_string())
+        }
         _ => None,
     }
 }

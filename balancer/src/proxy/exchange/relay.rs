@@ -144,7 +144,7 @@ impl Exchange<'_> {
         if uploaded && self.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(Broken::Gone));
         }
-        match ready!(watch.poll(cx, self.timer, self.worker)) {
+        match ready!(watch.poll(cx, self.timer, self.worker, || false)) {
             Waits::ClientSends | Waits::ClientTakes => Poll::Ready(Err(Broken::ClientLate)),
             Waits::ReplicaTakes | Waits::Answer | Waits::ReplicaSends => {
                 Poll::Ready(Err(Broken::Late))

@@ -9,6 +9,7 @@ use super::watch::{Waits, Watch};
 use super::{Exchange, Link};
 use crate::http1::chunked::Next;
 use crate::http1::request::are_offered;
+use crate::routing::table::Replica;
 
 /// The first bytes of a request's body, kept so that they can be sent again.
 #[derive(Debug, Default)]
@@ -27,6 +28,7 @@ impl Exchange<'_> {
         cx: &mut Context<'_>,
         link: &mut Link,
         watch: &mut Watch,
+        replica: &Replica,
     ) -> Poll<Result<usize, Failure>> {
         let uploaded = self.poll_upload(cx, link, watch)?.is_ready();
         if let Poll::Ready(head) = self.poll_head(cx, link)? {
@@ -42,8 +44,11 @@ impl Exchange<'_> {
                 return Poll::Ready(Err(Failure::Gone));
             }
         }
-        match ready!(watch.poll(cx, self.timer, self.worker)) {
+        match ready!(watch.poll(cx, self.timer, self.worker, || replica.is_dead())) {
             Waits::ClientSends => Poll::Ready(Err(Failure::ClientLate)),
+            Waits::Answer if replica.is_dead() => {
+                Poll::Ready(Err(Failure::Lost(io::Error::other("the replica is gone"))))
+            }
             Waits::ClientTakes | Waits::ReplicaTakes | Waits::Answer | Waits::ReplicaSends => {
                 Poll::Ready(Err(Failure::Late))
             }

@@ -1,9 +1,14 @@
 //! What an exchange waits for, and for how long.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use super::super::Worker;
 use super::super::timer::Timer;
+
+/// How often a request that waits for its answer looks whether its replica is there still: one
+/// that was cut off the network or frozen says nothing.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Whom a request or an answer waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +29,8 @@ pub(super) enum Waits {
 #[derive(Default)]
 pub(super) struct Watch {
     timed: Option<Waits>,
+    /// When an answer is late.
+    late_at: Option<Instant>,
     pub(super) waits: Option<Waits>,
     pub(super) moved: bool,
 }
@@ -31,12 +38,13 @@ pub(super) struct Watch {
 // === impl Watch ===
 
 impl Watch {
-    /// Ready with what was waited for in vain.
+    /// Ready with what was waited for in vain: for an answer also once the replica is `gone`.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         timer: &mut Timer,
         worker: &Worker,
+        gone: impl Fn() -> bool,
     ) -> Poll<Waits> {
         let waits = self.waits.unwrap_or(Waits::Answer);
         let moved = std::mem::take(&mut self.moved);
@@ -45,9 +53,20 @@ impl Watch {
             timer.set(match waits {
                 Waits::ClientSends | Waits::ClientTakes => worker.timeouts.client_body,
                 Waits::ReplicaTakes | Waits::ReplicaSends => worker.timeouts.replica_body,
-                Waits::Answer => worker.timeouts.first_byte,
+                Waits::Answer => {
+                    let span = worker.timeouts.first_byte;
+                    self.late_at = Some(Instant::now() + span);
+                    span.min(LOOK_AGAIN)
+                }
             });
         }
-        timer.poll(cx).map(|()| waits)
+        loop {
+            ready!(timer.poll(cx));
+            let late_at = self.late_at.filter(|_| waits == Waits::Answer && !gone());
+            match late_at.map(|at| at.saturating_duration_since(Instant::now())) {
+                Some(left) if !left.is_zero() => timer.set(left.min(LOOK_AGAIN)),
+                Some(_) | None => return Poll::Ready(waits),
+            }
+        }
     }
 }

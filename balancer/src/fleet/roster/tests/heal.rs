@@ -1,6 +1,7 @@
 //! Hung, erring and paused replicas; spares; newcomers' shares; other balancers.
 
 use super::*;
+use crate::fleet::change::Death;
 
 fn kinds(world: &World, call: impl Fn(&Call) -> bool) -> usize {
     world.under_way.iter().filter(|c| call(c)).count()
@@ -300,4 +301,32 @@ fn what_was_made_and_not_started_is_started_by_the_next_balancer() {
     next.settle();
     assert_eq!(next.names(), ["S1", "S2"]);
     assert_eq!(next.engine.created, 2);
+}
+
+#[test]
+fn a_leaving_replica_that_dies_is_removed_and_told_of_once() {
+    let mut world = World::booted(2, 1);
+    world.events();
+    world.roster.remove(change(1, &["S2"]), &mut world.rng).unwrap();
+    world.act();
+    world.engine.containers.get_mut(&name("S2")).unwrap().death = Some(Death::Killed(9));
+    for _ in 0..3 {
+        world.list();
+    }
+    assert_eq!(world.events(), ["draining"]);
+    world.settle();
+    assert_eq!(world.seats(), [1]);
+    assert!(matches!(world.outcomes[..], [(_, Ok(()))]));
+}
+
+#[test]
+fn an_addition_whose_replica_another_balancer_removes_fails() {
+    let mut world = World::booted(1, 1);
+    world.roster.add(change(1, &["new"]), world.now).unwrap();
+    world.act();
+    world.finish_calls();
+    world.engine.containers.get_mut(&name("new")).unwrap().leaving = true;
+    world.settle();
+    assert!(matches!(world.outcomes[..], [(_, Err(Failed::Died { .. }))]), "{:?}", world.outcomes);
+    assert_eq!(world.seats(), [1]);
 }

@@ -14,7 +14,7 @@ fn images(world: &World) -> Vec<Option<String>> {
 #[test]
 fn a_rolling_update_replaces_seat_by_seat_and_every_seat_is_served_all_the_time() {
     let mut world = World::booted(4, 1);
-    assert_eq!(world.roster.roll(to("v2", 1)).unwrap(), 1);
+    assert_eq!(world.roster.roll(to("v2", 1), world.now).unwrap(), 1);
     for _ in 0..1_000 {
         let quiet = world.calm();
         assert_eq!(world.serving().len(), 4);
@@ -38,7 +38,7 @@ fn a_rolling_update_replaces_seat_by_seat_and_every_seat_is_served_all_the_time(
 fn an_update_that_does_not_become_ready_is_undone_and_touches_one_seat_only() {
     let mut world = World::booted(3, 1);
     world.bad_image = Some("bad".to_owned());
-    world.roster.roll(to("bad", 1)).unwrap();
+    world.roster.roll(to("bad", 1), world.now).unwrap();
     world.settle();
     assert_eq!(world.names(), ["S1", "S2", "S3"], "nobody had to go");
     assert_eq!(images(&world), vec![None; 3]);
@@ -51,7 +51,7 @@ fn an_update_that_does_not_become_ready_is_undone_and_touches_one_seat_only() {
 #[test]
 fn an_update_that_cannot_be_started_is_undone_after_three_tries() {
     let mut world = World::booted(2, 1);
-    world.roster.roll(to("missing", 1)).unwrap();
+    world.roster.roll(to("missing", 1), world.now).unwrap();
     let mut failures = 0;
     while world.roster.roll_status().unwrap().state == "rolling" {
         let wake = world.act();
@@ -69,7 +69,7 @@ fn an_update_that_cannot_be_started_is_undone_after_three_tries() {
     assert_eq!(world.names(), ["S1", "S2"]);
     assert_eq!(world.roster.roll_status().unwrap().state, "rolled-back");
     // The next update can come.
-    assert!(world.roster.roll(to("v3", 2)).is_ok());
+    assert!(world.roster.roll(to("v3", 2), world.now).is_ok());
     world.settle();
     assert_eq!(images(&world), vec![Some("v3".to_owned()); 2]);
 }
@@ -77,7 +77,7 @@ fn an_update_that_cannot_be_started_is_undone_after_three_tries() {
 #[test]
 fn half_of_an_update_that_fails_is_rolled_back() {
     let mut world = World::booted(3, 1);
-    world.roster.roll(to("v2", 1)).unwrap();
+    world.roster.roll(to("v2", 1), world.now).unwrap();
     while !images(&world).contains(&Some("v2".to_owned()))
         || world.names().contains(&"S1".to_owned())
     {
@@ -97,8 +97,8 @@ fn half_of_an_update_that_fails_is_rolled_back() {
 fn an_update_to_the_same_restarts_everybody() {
     let mut world = World::booted(3, 1);
     let nothing = RollRequest { image: None, command: None, batch: 3 };
-    world.roster.roll(nothing.clone()).unwrap();
-    let refused = world.roster.roll(nothing);
+    world.roster.roll(nothing.clone(), world.now).unwrap();
+    let refused = world.roster.roll(nothing, world.now);
     assert_eq!(refused, Err(Refused::Rolling { generation: 1 }));
     world.settle();
     assert_eq!(world.engine.created, 6);
@@ -109,7 +109,7 @@ fn an_update_to_the_same_restarts_everybody() {
 #[test]
 fn an_update_goes_on_after_a_restart_and_a_finished_one_is_not_repeated() {
     let mut world = World::booted(3, 1);
-    world.roster.roll(to("v2", 1)).unwrap();
+    world.roster.roll(to("v2", 1), world.now).unwrap();
     while world.engine.created < 5 {
         world.calm();
     }
@@ -133,7 +133,7 @@ fn an_update_goes_on_after_a_restart_and_a_finished_one_is_not_repeated() {
 #[test]
 fn a_death_during_an_update_is_healed_and_spares_are_updated_too() {
     let mut world = World::booted_with(FleetConfig { spares: 1, ..config() }, 3, 1);
-    world.roster.roll(to("v2", 1)).unwrap();
+    world.roster.roll(to("v2", 1), world.now).unwrap();
     world.calm();
     world.kill(2);
     world.settle();
@@ -144,9 +144,11 @@ fn a_death_during_an_update_is_healed_and_spares_are_updated_too() {
 #[test]
 fn without_images_or_ownership_an_update_is_refused() {
     let mut world = World::with(FleetConfig { images: false, ..config() }, 1);
-    assert_eq!(world.roster.roll(to("v2", 1)), Err(Refused::NoImages));
+    assert_eq!(world.roster.roll(to("v2", 1), world.now), Err(Refused::NoImages));
     let mut listed = World::with(FleetConfig { listed: true, ..config() }, 1);
-    assert_eq!(listed.roster.roll(to("v2", 1)), Err(Refused::Listed));
-    assert!(world.roster.roll(RollRequest { image: None, command: None, batch: 1 }).is_ok());
+    assert_eq!(listed.roster.roll(to("v2", 1), listed.now), Err(Refused::Listed));
+    assert!(
+        world.roster.roll(RollRequest { image: None, command: None, batch: 1 }, world.now).is_ok()
+    );
     world.settle();
 }

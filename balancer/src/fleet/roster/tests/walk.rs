@@ -62,7 +62,8 @@ impl World {
             Step::Roll { image, batch } => {
                 let image = Some(format!("image:{image}"));
                 // One that is under way is not disturbed.
-                let _begun = self.roster.roll(RollRequest { image, command: None, batch }).is_ok();
+                let _begun =
+                    self.roster.roll(RollRequest { image, command: None, batch }, self.now).is_ok();
             }
             Step::Call { index, fails } => {
                 if !self.under_way.is_empty() {

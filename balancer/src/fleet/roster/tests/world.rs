@@ -163,7 +163,9 @@ impl World {
                         self.under_way.push(Call::Mark(hostname, None));
                     }
                     Effect::Drain(hostname) => self.roster.drained(&hostname),
-                    Effect::Remove(hostname) => self.under_way.push(Call::Stop(hostname)),
+                    Effect::Remove(hostname) | Effect::Kill(hostname) => {
+                        self.under_way.push(Call::Stop(hostname));
+                    }
                 }
             }
             self.told.extend(self.roster.events());
