@@ -264,6 +264,7 @@ impl<R: Runtime> Supervisor<R> {
             Ok(listing) => {
                 if self.listing.clear_error() {
                     self.tell(What::EngineBack);
+                    self.roster.runtime_back(now);
                 }
                 self.roster.listed(listing, began, now, &mut self.rng);
             }
@@ -272,6 +273,7 @@ impl<R: Runtime> Supervisor<R> {
                 let cause: Cause = Arc::new(error);
                 if self.listing.note_error(&cause) {
                     self.tell(What::EngineLost(cause));
+                    self.roster.runtime_lost();
                 }
             }
         }

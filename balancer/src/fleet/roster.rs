@@ -99,12 +99,17 @@ pub struct Roster {
     changes: BTreeMap<ChangeId, Pending>,
     /// Names that are gone: a listing that still has one is late, or the runtime was.
     gone: VecDeque<(Hostname, Tick)>,
+    /// Names under which another balancer may be replacing what was removed here on purpose: it did
+    /// not know of that yet.
+    dismissed: VecDeque<Hostname>,
     /// What all replicas are to run.
     target: Release,
     roll: Option<Roll>,
     spare_backoff: Backoff,
     spares_not_before: Option<Instant>,
     panicking: bool,
+    /// The runtime does not answer: nobody knows what runs.
+    blind: bool,
     stopping: bool,
     tick: Tick,
     revision: u64,
@@ -151,11 +156,13 @@ impl Roster {
             records: BTreeMap::new(),
             changes: BTreeMap::new(),
             gone: VecDeque::new(),
+            dismissed: VecDeque::new(),
             target: Release::default(),
             roll: None,
             spare_backoff: Backoff::default(),
             spares_not_before: None,
             panicking: false,
+            blind: false,
             stopping: false,
             tick: Tick::default(),
             revision: 0,

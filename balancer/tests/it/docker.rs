@@ -1,8 +1,15 @@
 //! The Docker runtime on the real engine, one test at a time: names of containers are the engine's,
 //! not the pool's. Each test has a pool and a network of its own, and cleans up by label.
 
+mod heal;
+mod leaving;
+mod look;
+mod pair;
 mod proxy;
 mod pull;
+mod restart;
+mod roll;
+mod spares;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;

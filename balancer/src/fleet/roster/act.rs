@@ -301,7 +301,9 @@ impl Roster {
                 let begins = record.phase != Phase::Up;
                 record.phase = Phase::Up;
                 record.ready_since = Some(now);
-                let claims = record.foreign_until.and(place.seat());
+                let foreign = record.foreign_until.take().is_some();
+                // One that replaces what was removed here goes, too, and all know by its mark.
+                let claims = place.seat().filter(|_| foreign && !self.dismissed.contains(hostname));
                 self.tell(hostname, place, What::Ready);
                 if let Some(seat) = claims {
                     self.claim(seat, false, now);
@@ -335,7 +337,8 @@ impl Roster {
         let bad = up().filter(|record| record.standing.is_doubtful()).count();
         let good = up().filter(|record| record.is_ready()).count();
         let all = good + bad;
-        let panicking = bad > 0 && bad as f64 > share * all as f64;
+        // Where nobody says that they run, there is nothing to believe.
+        let panicking = !self.blind && bad > 0 && bad as f64 > share * all as f64;
         if panicking != self.panicking {
             self.panicking = panicking;
             self.revision += 1;
@@ -353,12 +356,12 @@ impl Roster {
     fn reassess_hung(&mut self, now: Instant) -> Option<Instant> {
         let doubtful = self.records.values().filter(|record| record.standing.is_doubtful()).count();
         let withheld = self.panicking && doubtful > 1;
-        let after = self.config.replace_after;
+        let (after, blind) = (self.config.replace_after, self.blind);
         let mut due = None;
         let mut newly = Vec::new();
         for (hostname, record) in &mut self.records {
             let silent = match record.phase {
-                Phase::Up if withheld && record.standing.is_doubtful() => None,
+                Phase::Up if blind || (withheld && record.standing.is_doubtful()) => None,
                 Phase::Up => record.health.silent_since(),
                 Phase::Launching
                 | Phase::Made { .. }

@@ -11,6 +11,11 @@ use super::{ChangeId, Pending, Roster, SeatRecord};
 use crate::fleet::change::{Change, Failed, Refused};
 use crate::fleet::seat::{Hostname, Seat};
 
+/// How many of a replica's successors are told apart from what somebody added, and how many such
+/// names are kept: a thousand removals of late.
+const SUCCESSORS: u64 = 4;
+const DISMISSED_KEPT: usize = 4_096;
+
 impl Roster {
     /// Accepts an `/add`, or says why not.
     ///
@@ -106,7 +111,11 @@ impl Roster {
 
         let id = ChangeId(self.next_change);
         self.next_change += 1;
-        self.seats.retain(|seat, _| !leaving.contains(seat));
+        for seat in &leaving {
+            if let Some(record) = self.seats.remove(seat) {
+                self.dismiss_successors(*seat, record.previous);
+            }
+        }
         let hostnames = self
             .records
             .iter()
@@ -116,6 +125,15 @@ impl Roster {
         self.changes.insert(id, Pending::Remove { hostnames });
         self.revision += 1;
         Ok(id)
+    }
+
+    /// Where the last replica of a seat is dead, another balancer may just be replacing it.
+    fn dismiss_successors(&mut self, seat: Seat, previous: Option<Hostname>) {
+        let names =
+            (0..SUCCESSORS).filter_map(|attempt| Some(previous.as_ref()?.successor(seat, attempt)));
+        self.dismissed.extend(names);
+        let too_many = self.dismissed.len().saturating_sub(DISMISSED_KEPT);
+        self.dismissed.drain(..too_many);
     }
 
     /// Gives the whole fleet up: every change fails, every replica goes.

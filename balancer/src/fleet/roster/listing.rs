@@ -69,7 +69,7 @@ impl Roster {
             Condition::Running | Condition::Troubled(_) => Phase::Starting { since: now },
         };
         let (hostname, place) = (observed.hostname.clone(), observed.place);
-        let trouble = observed.condition.trouble();
+        let (trouble, leaving) = (observed.condition.trouble(), observed.leaving);
         let what = match (observed.condition.death(), observed.leaving) {
             (Some(death), _) => What::Died(death),
             (None, true) => What::LeftElsewhere,
@@ -78,7 +78,9 @@ impl Roster {
         self.insert(observed, phase);
         if let Some(record) = self.records.get_mut(&hostname) {
             let foreign = place.seat().is_some_and(|seat| !self.seats.contains_key(&seat));
-            record.foreign_until = foreign.then_some(now + self.config.start_deadline);
+            // One that is leaving is nobody's to come: its removal is completed here.
+            record.foreign_until =
+                (foreign && !leaving).then_some(now + self.config.start_deadline);
             record.health.troubled(trouble, now);
         }
         self.tell(&hostname, place, what);

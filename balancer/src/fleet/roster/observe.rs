@@ -7,6 +7,7 @@ use rand::Rng;
 
 use super::Roster;
 use super::record::Record;
+use crate::fleet::backoff::Backoff;
 use crate::fleet::change::{Cause, Failed};
 use crate::fleet::event::{StartFailed, What};
 use crate::fleet::health::Verdict;
@@ -107,6 +108,24 @@ impl Roster {
             *idle = true;
             self.revision += 1;
         }
+    }
+
+    /// The runtime does not answer any more.
+    pub fn runtime_lost(&mut self) {
+        self.blind = true;
+        self.revision += 1;
+    }
+
+    /// It answers again: that nothing could be started meanwhile was no seat's fault.
+    pub fn runtime_back(&mut self, now: Instant) {
+        self.blind = false;
+        for seat in self.seats.values_mut() {
+            seat.backoff = Backoff::default();
+            seat.not_before = now;
+        }
+        self.spare_backoff = Backoff::default();
+        self.spares_not_before = None;
+        self.revision += 1;
     }
 
     /// A probe of a replica at `address` has ended; where not well, this is why.

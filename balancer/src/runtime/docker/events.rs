@@ -21,6 +21,10 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// The least time between two hints: a flood of events is not to become a flood of listings.
 const HINT_PAUSE: Duration = Duration::from_millis(20);
 
+/// Some changes (a pause is one) are told a moment before they are listed: a hint is given again
+/// after this.
+const LAG: Duration = Duration::from_millis(100);
+
 const EVENTS: [&str; 10] =
     ["die", "oom", "kill", "stop", "destroy", "start", "restart", "pause", "unpause", "rename"];
 const HEALTH: &str = "health_status";
@@ -49,7 +53,8 @@ pub(super) async fn subscribe(
             options = options.since(&since(last));
         }
         let mut events = std::pin::pin!(api.events(Some(options.build())));
-        let (mut unsaid, mut next) = (false, tokio::time::Instant::now());
+        // When to hint, and whether that is to be done again.
+        let (mut hint, mut next) = (None, tokio::time::Instant::now());
         loop {
             tokio::select! {
                 event = events.next() => match event {
@@ -57,7 +62,7 @@ pub(super) async fn subscribe(
                         last = event.time_nano.or(last);
                         pause = AGAIN.0;
                         witness.borrow_mut().take(event, Instant::now());
-                        unsaid = true;
+                        hint = Some((next, true));
                     }
                     Some(Err(error)) => {
                         debug!(%error, "subscription to container events was lost");
@@ -65,10 +70,11 @@ pub(super) async fn subscribe(
                     }
                     None => break,
                 },
-                () = sleep_until(next), if unsaid => {
+                () = sleep_until(hint.map_or(next, |(at, _)| at)), if hint.is_some() => {
                     changed.notify_one();
-                    unsaid = false;
-                    next = tokio::time::Instant::now() + HINT_PAUSE;
+                    let now = tokio::time::Instant::now();
+                    next = now + HINT_PAUSE;
+                    hint = hint.filter(|(_, again)| *again).map(|_| (now + LAG, false));
                 }
             }
         }

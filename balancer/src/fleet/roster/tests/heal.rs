@@ -330,3 +330,34 @@ fn an_addition_whose_replica_another_balancer_removes_fails() {
     assert!(matches!(world.outcomes[..], [(_, Err(Failed::Died { .. }))]), "{:?}", world.outcomes);
     assert_eq!(world.seats(), [1]);
 }
+
+#[test]
+fn while_the_runtime_does_not_answer_nothing_is_believed_and_nothing_counts() {
+    let mut world = World::booted(3, 1);
+    world.roster.runtime_lost();
+    for hostname in ["S1", "S2", "S3"] {
+        world.fail_probes(hostname);
+    }
+    assert!(world.serving().is_empty() && !world.roster.is_panicking());
+    world.now += 60 * SECOND;
+    world.act();
+    assert!(world.under_way.is_empty(), "nobody is replaced: {:?}", world.under_way);
+    world.kill(0);
+    world.list();
+    for _ in 0..8 {
+        let start = world.under_way.iter().position(|call| matches!(call, Call::Start(..)));
+        if let Some(at) = start {
+            world.step(at, true);
+        }
+        while let Some(at) = world.under_way.iter().position(|c| !matches!(c, Call::Start(..))) {
+            world.step(at, false);
+        }
+        world.now += 20 * SECOND;
+        world.act();
+    }
+    world.roster.runtime_back(world.now);
+    world.act();
+    assert_eq!(starts(&world), 1, "at once");
+    world.settle();
+    assert_eq!(world.seats(), [1, 2, 3]);
+}
