@@ -98,8 +98,13 @@ mod tests {
 
     #[test]
     fn a_failed_get_is_a_problem_with_a_spare_and_without() {
-        let healed =
-            |failed| Healed { sent: 10, failed, out: Duration::ZERO, full: Duration::ZERO };
+        let healed = |failed| Healed {
+            sent: 10,
+            failed,
+            out: Duration::ZERO,
+            from_event: None,
+            full: Duration::ZERO,
+        };
         let round = |failed, spared: Option<usize>| Round {
             number: 1,
             runtime: Runtime::Process,

@@ -37,9 +37,7 @@ pub struct Probe {
     pub hostname: Hostname,
     /// Where it was asked.
     pub address: SocketAddr,
-    /// Whether it answered with success in time.
-    pub good: bool,
-    /// Why not.
+    /// Why it did not answer with success in time; none where it did.
     pub error: Option<ProbeError>,
 }
 
@@ -151,7 +149,7 @@ impl Watcher {
             let error = crate::telemetry::chain(error);
             debug!(hostname = hostname.as_str(), %address, error, "probe failed");
         }
-        let probe = Probe { hostname, address, good: error.is_none(), error };
+        let probe = Probe { hostname, address, error };
         self.results.send(probe).await.is_ok()
     }
 }

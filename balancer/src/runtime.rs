@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::fleet::change::Death;
 use crate::fleet::observed::Observed;
 use crate::fleet::release::Release;
 use crate::fleet::seat::{Hostname, Seat};
@@ -57,6 +58,12 @@ pub trait Runtime: 'static {
 
     /// Resolves when something may have changed: a hint to list again, never the truth.
     async fn changed(&self);
+
+    /// Deaths that were told since the last call and that no listing may tell of for a while yet:
+    /// an engine can be busy for long with what a dead replica leaves behind.
+    fn deaths(&self) -> Vec<(Hostname, Death)> {
+        Vec::new()
+    }
 
     /// Removes what was made beside the replicas, once they are gone.
     async fn close(&self) -> Result<(), RuntimeError>;

@@ -117,7 +117,10 @@ impl<R: Runtime> Supervisor<R> {
                 Some(probe) = self.probes.recv() => self.probe(&probe),
                 () = idle.notified() => self.find_idle(),
                 () = shared.alarmed() => self.look(),
-                () = runtime.changed() => self.list(),
+                () = runtime.changed() => {
+                    self.hear();
+                    self.list();
+                }
                 () = sleep_until(self.listing.due().into()) => self.list(),
                 () = until(wake) => {}
                 _ = &mut stop, if deadline.is_none() => {
@@ -184,6 +187,13 @@ impl<R: Runtime> Supervisor<R> {
             }
             Effect::Remove(hostname) => self.tasks.stop(hostname, self.grace),
             Effect::Kill(hostname) => self.tasks.stop(hostname, Duration::ZERO),
+        }
+    }
+
+    /// Takes the deaths that cannot wait for a listing.
+    fn hear(&mut self) {
+        for (hostname, death) in self.runtime.deaths() {
+            self.roster.told_dead(&hostname, death, Instant::now(), &mut self.rng);
         }
     }
 

@@ -1,7 +1,7 @@
 //! One of three replicas killed under load.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, ensure};
 use awc::http::Method;
@@ -21,6 +21,8 @@ pub(super) struct Healed {
     pub(super) failed: usize,
     /// Its name was gone.
     pub(super) out: Duration,
+    /// The same from the engine's own event on, where there is an engine.
+    pub(super) from_event: Option<Duration>,
     /// As many were there as before.
     pub(super) full: Duration,
 }
@@ -74,7 +76,7 @@ pub(super) async fn one_of_three(setup: &Setup, spares: u32, seed: u64) -> anyho
         tokio::task::spawn_local(async move { load::run(plan, &progress).await })
     };
     tokio::time::sleep(BEFORE).await;
-    let killed = watch.now();
+    let (killed, killed_at) = (watch.now(), SystemTime::now());
     match pid {
         Some(pid) => signal(pid, Signal::KILL)?,
         None => victim::kill(&balancer, VICTIM).await?,
@@ -83,9 +85,33 @@ pub(super) async fn one_of_three(setup: &Setup, spares: u32, seed: u64) -> anyho
     progress.finish_and_clear();
     ensure!(watch.is_full_within(PATIENCE).await, "no replacement after {PATIENCE:?}");
     let (out, full) = healed(&watch.looks(), killed, 1).context("nobody noticed the death")?;
+    let told = match setup.runtime {
+        Runtime::Docker => Some(told_of_death(balancer.pool(), killed_at).await?),
+        Runtime::Process => None,
+    };
     balancer.stop().await?;
     let failed = run.samples.iter().filter(|sample| sample.outcome.is_err()).count();
-    Ok(Healed { sent: run.samples.len(), failed, out: out - killed, full: full - killed })
+    let (sent, out, full) = (run.samples.len(), out - killed, full - killed);
+    // Seen in `/rep` before the engine's own time of it: it was known otherwise.
+    let from_event = told.map(|told| out.saturating_sub(told));
+    Ok(Healed { sent, failed, out, from_event, full })
+}
+
+/// How long after `killed` the engine tells of the death, by its own clock, which is this
+/// machine's.
+async fn told_of_death(pool: &str, killed: SystemTime) -> anyhow::Result<Duration> {
+    let seconds = |time: SystemTime| {
+        let since = time.duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
+        anyhow::Ok(format!("{}.{:09}", since.as_secs(), since.subsec_nanos()))
+    };
+    let (since, until) = (seconds(killed)?, seconds(SystemTime::now())?);
+    let pool = format!("label=balancer.pool={pool}");
+    let window = ["events", "--since", &since, "--until", &until, "--filter", &pool];
+    let what = ["--filter", "event=die", "--format", "{{.TimeNano}}"];
+    let told = docker(&[&window[..], &what].concat()).await?;
+    let first: u64 = told.lines().next().context("the engine tells of no death")?.trim().parse()?;
+    let at = UNIX_EPOCH + Duration::from_nanos(first);
+    at.duration_since(killed).context("the engine told of the death before it")
 }
 
 /// The moments after `killed` at which so many names were gone, and at which the fleet was whole
@@ -154,7 +180,11 @@ impl fmt::Display for Round {
 impl fmt::Display for Healed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (out, full) = (self.out.as_millis(), self.full.as_millis());
-        write!(f, "out after {out} ms, full after {full} ms, {} GETs failed", self.failed)
+        write!(f, "out after {out} ms")?;
+        if let Some(from_event) = self.from_event {
+            write!(f, " ({} ms after the engine's event)", from_event.as_millis())?;
+        }
+        write!(f, ", full after {full} ms, {} GETs failed", self.failed)
     }
 }
 

@@ -83,6 +83,11 @@ pub enum What {
         /// Its number.
         generation: u64,
     },
+    /// None runs what it wanted any more.
+    RollUndone {
+        /// Its number.
+        generation: u64,
+    },
     /// It does not work: those it replaced are replaced again by what ran before.
     RollFailed {
         /// Its number.
@@ -120,6 +125,7 @@ impl What {
             What::PanicOver => "panic-over",
             What::RollBegun { .. } => "roll-begun",
             What::RollDone { .. } => "roll-done",
+            What::RollUndone { .. } => "roll-undone",
             What::RollFailed { .. } => "roll-failed",
             What::EngineLost(_) => "engine-lost",
             What::EngineBack => "engine-back",
@@ -147,7 +153,8 @@ impl What {
             What::PanicOver => "most replicas look good again",
             What::RollBegun { .. } => "rolling update begins",
             What::RollDone { .. } => "rolling update is done",
-            What::RollFailed { .. } => "rolling update fails and is undone",
+            What::RollUndone { .. } => "rolling update is undone",
+            What::RollFailed { .. } => "rolling update fails and is being undone",
             What::EngineLost(_) => "replicas cannot be listed; the last table stays",
             What::EngineBack => "replicas can be listed again",
         }
@@ -168,6 +175,7 @@ impl What {
             | What::PanicOver
             | What::RollBegun { .. }
             | What::RollDone { .. }
+            | What::RollUndone { .. }
             | What::RollFailed { .. }
             | What::EngineLost(_)
             | What::EngineBack => None,
@@ -191,9 +199,9 @@ impl What {
                 "{bad} of {all} replicas that run look bad at once: all of them are routed to, \
                  and none is replaced"
             )),
-            What::RollBegun { generation } | What::RollDone { generation } => {
-                Some(format!("generation {generation}"))
-            }
+            What::RollBegun { generation }
+            | What::RollDone { generation }
+            | What::RollUndone { generation } => Some(format!("generation {generation}")),
             What::RollFailed { generation, why } => Some(format!("generation {generation}: {why}")),
             What::Starting
             | What::Adopted
@@ -230,6 +238,7 @@ impl What {
             | What::PanicOver
             | What::RollBegun { .. }
             | What::RollDone { .. }
+            | What::RollUndone { .. }
             | What::EngineBack => false,
         }
     }

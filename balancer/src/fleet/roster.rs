@@ -133,6 +133,8 @@ struct SeatRecord {
     join: Option<u64>,
     backoff: Backoff,
     not_before: Instant,
+    /// What it had when the runtime was lost: starts that fail meanwhile are no fault of its.
+    before_outage: Option<Backoff>,
     change: Option<ChangeId>,
 }
 
@@ -323,6 +325,7 @@ impl Roster {
             join,
             backoff: Backoff::default(),
             not_before: now,
+            before_outage: None,
             change: None,
         }
     }

@@ -4,6 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
+use super::upstream::is_for_lack_of_descriptors;
 use crate::http1::answer::BadAnswer;
 use crate::http1::chunked::BadChunk;
 use crate::http1::head::BadHead;
@@ -189,8 +190,8 @@ impl Failure {
     /// Whether it is the replica that failed, not its client.
     pub fn blames_the_replica(&self) -> bool {
         match self {
-            Failure::Connect(_)
-            | Failure::NotSent(_)
+            Failure::Connect(error) => !is_for_lack_of_descriptors(error),
+            Failure::NotSent(_)
             | Failure::Lost(_)
             | Failure::HeadCut(_)
             | Failure::Head(_)

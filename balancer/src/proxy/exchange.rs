@@ -161,11 +161,14 @@ impl Exchange<'_> {
                 outcome => return outcome,
             }
         }
-        let connected = upstream.connect(replica).await;
-        if connected.is_err() && replica.was_unreachable() {
-            self.worker.shared.alarm();
-        }
-        self.ask_over(connected.map_err(Failure::Connect)?, replica).await
+        let wire = upstream.connect(replica).await.map_err(|error| {
+            let failure = Failure::Connect(error);
+            if failure.blames_the_replica() && replica.was_unreachable() {
+                self.worker.shared.alarm();
+            }
+            failure
+        })?;
+        self.ask_over(wire, replica).await
     }
 
     async fn ask_over(

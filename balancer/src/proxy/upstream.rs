@@ -175,6 +175,7 @@ impl Upstream {
     }
 }
 
-fn is_for_lack_of_descriptors(error: &io::Error) -> bool {
+/// Whether there was no descriptor left for a connection: that says nothing about the replica.
+pub(super) fn is_for_lack_of_descriptors(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }

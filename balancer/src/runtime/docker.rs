@@ -52,6 +52,7 @@ use tracing::{debug, warn};
 use super::{Mark, ReplicaSpec, Runtime, RuntimeError};
 use crate::config::DockerConfig;
 use crate::config::settings::PullPolicy;
+use crate::fleet::change::Death;
 use crate::fleet::observed::{Condition, Observed, Trouble};
 use crate::fleet::seat::Hostname;
 use call::{CALL_DEADLINE, START_DEADLINE, call, is_missing, is_status};
@@ -291,6 +292,7 @@ impl Docker {
             network: self.config.network.clone(),
         };
         let replica = container.ok_or_else(no_address)?.replica;
+        self.sight.note(&replica.hostname, id);
         // One that has ended already has no address; its death says more.
         let usable = replica.address.is_some() || replica.condition.death().is_some();
         if usable { Ok(replica) } else { Err(no_address()) }
@@ -399,6 +401,10 @@ impl Runtime for Docker {
 
     async fn changed(&self) {
         self.changed.notified().await;
+    }
+
+    fn deaths(&self) -> Vec<(Hostname, Death)> {
+        self.sight.fresh_deaths()
     }
 
     async fn close(&self) -> Result<(), RuntimeError> {

@@ -122,7 +122,11 @@ impl Handles {
                 }
                 continue;
             }
-            if let (Place::Member(member), None) = (place, &handle.replica) {
+            let seated = handle.replica.as_ref().map(|replica| replica.member());
+            // One that another balancer gave another seat is another, too.
+            if let Place::Member(member) = place
+                && seated != Some(member)
+            {
                 self.next_id += 1;
                 let id = ReplicaId(self.next_id);
                 let replica = Replica::new(id, hostname.clone(), member, address);

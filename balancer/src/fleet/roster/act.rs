@@ -354,6 +354,9 @@ impl Roster {
     /// Finds those that have not answered for too long, and tells when the next one will have.
     /// While most look bad, none is replaced for its probes alone, unless it is the only one.
     fn reassess_hung(&mut self, now: Instant) -> Option<Instant> {
+        if self.config.listed {
+            return None;
+        }
         let doubtful = self.records.values().filter(|record| record.standing.is_doubtful()).count();
         let withheld = self.panicking && doubtful > 1;
         let (after, blind) = (self.config.replace_after, self.blind);

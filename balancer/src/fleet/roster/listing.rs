@@ -32,18 +32,20 @@ impl Roster {
             .filter_map(|observed| observed.place.seat())
             .collect();
         for observed in listing {
-            let gone_at = self.gone.iter().find(|(name, _)| *name == observed.hostname);
             if let Some(record) = self.records.get(&observed.hostname) {
                 if record.may_be_judged(began) {
                     self.compare(observed, &held, now, rng);
                 }
-            } else if let Some((_, at)) = gone_at {
-                if *at <= began && !is_farewell(&observed) {
-                    // Removed, and there again: a start that was given up came through late.
-                    self.insert(observed, Phase::StartFailed);
-                }
-            } else if !is_farewell(&observed) {
-                self.adopt(observed, now);
+                continue;
+            }
+            if is_farewell(&observed) {
+                continue;
+            }
+            match self.gone.iter().find(|(name, _)| *name == observed.hostname) {
+                // Removed, and there again: a start that was given up came through late.
+                Some((_, at)) if *at <= began => self.insert(observed, Phase::StartFailed),
+                Some(_) => {}
+                None => self.adopt(observed, now),
             }
         }
         let missing: Vec<Hostname> = self
@@ -209,6 +211,31 @@ impl Roster {
         self.revision += 1;
     }
 
+    /// The runtime tells of a death before a listing does.
+    pub fn told_dead(
+        &mut self,
+        hostname: &Hostname,
+        death: Death,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) {
+        let Some(record) = self.records.get_mut(hostname) else { return };
+        match record.phase {
+            Phase::Starting { .. } | Phase::Up => self.died(hostname, death, now, rng),
+            Phase::Draining { until, .. } => {
+                record.phase = Phase::Draining { until, idle: true };
+                self.revision += 1;
+            }
+            // Its start or its end is under way, and tells how it went.
+            Phase::Launching
+            | Phase::Made { .. }
+            | Phase::Dead
+            | Phase::StartFailed
+            | Phase::Removing
+            | Phase::RemoveFailed { .. } => {}
+        }
+    }
+
     pub(super) fn died(
         &mut self,
         hostname: &Hostname,
@@ -232,14 +259,21 @@ impl Roster {
     }
 
     fn vanished(&mut self, hostname: &Hostname, now: Instant, rng: &mut impl Rng) {
-        let ended = self.records.get(hostname).is_some_and(|record| match record.phase {
-            Phase::Dead | Phase::StartFailed | Phase::RemoveFailed { .. } => true,
-            // Whoever was to remove it has.
-            Phase::Draining { .. } | Phase::Made { .. } => true,
-            Phase::Launching | Phase::Starting { .. } | Phase::Up | Phase::Removing => false,
-        });
-        if !ended {
-            self.died(hostname, Death::Vanished, now, rng);
+        let Some(record) = self.records.get(hostname) else { return };
+        match record.phase {
+            Phase::Starting { .. } | Phase::Up | Phase::Launching => {
+                self.died(hostname, Death::Vanished, now, rng);
+            }
+            // Whoever was to remove it has, or what was left of it.
+            Phase::Made { .. }
+            | Phase::Draining { .. }
+            | Phase::Dead
+            | Phase::StartFailed
+            | Phase::Removing
+            | Phase::RemoveFailed { .. } => {
+                let place = record.place;
+                self.tell(hostname, place, What::Removed);
+            }
         }
         self.forget(hostname);
         self.revision += 1;

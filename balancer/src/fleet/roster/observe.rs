@@ -7,7 +7,6 @@ use rand::Rng;
 
 use super::Roster;
 use super::record::Record;
-use crate::fleet::backoff::Backoff;
 use crate::fleet::change::{Cause, Failed};
 use crate::fleet::event::{StartFailed, What};
 use crate::fleet::health::Verdict;
@@ -120,10 +119,11 @@ impl Roster {
     pub fn runtime_back(&mut self, now: Instant) {
         self.blind = false;
         for seat in self.seats.values_mut() {
-            seat.backoff = Backoff::default();
-            seat.not_before = now;
+            if let Some(before) = seat.before_outage.take() {
+                seat.backoff = before;
+                seat.not_before = now;
+            }
         }
-        self.spare_backoff = Backoff::default();
         self.spares_not_before = None;
         self.revision += 1;
     }
@@ -207,6 +207,9 @@ impl Roster {
             | Failed::Remove { .. }
             | Failed::ShuttingDown => false,
         };
+        if self.blind && matches!(failed, Failed::Start { .. }) {
+            seat.before_outage.get_or_insert(seat.backoff);
+        }
         if rolls || !others {
             seat.not_before = seat.backoff.fail(&backoff, ready_since, now, rng);
         }

@@ -133,15 +133,14 @@ impl Roster {
             return;
         }
         let generation = roll.generation;
-        match &roll.state {
-            RollState::RollingBack { why } => {
-                roll.state = RollState::RolledBack { why: why.clone() };
-            }
-            RollState::Rolling | RollState::Done | RollState::RolledBack { .. } => {
-                roll.state = RollState::Done;
-            }
-        }
-        self.tell_all(What::RollDone { generation });
+        let what = if let RollState::RollingBack { why } = &roll.state {
+            roll.state = RollState::RolledBack { why: why.clone() };
+            What::RollUndone { generation }
+        } else {
+            roll.state = RollState::Done;
+            What::RollDone { generation }
+        };
+        self.tell_all(what);
         self.revision += 1;
     }
 

@@ -15,7 +15,7 @@ use crate::fleet::seat::Hostname;
 /// A fleet as it is.
 #[derive(Clone, Debug, Serialize)]
 pub struct FleetStatus {
-    /// Seats that are on the ring.
+    /// Members of the ring: seats, or listed replicas.
     pub desired: usize,
     /// Replicas that take requests.
     pub ready: usize,
@@ -112,7 +112,7 @@ impl Roster {
         };
         let spares = || self.records.values().filter(|record| record.place == Place::Spare);
         FleetStatus {
-            desired: self.seats.values().filter(|seat| seat.on_ring).count(),
+            desired: self.members().count(),
             ready: self.serving().count(),
             panic: self.panicking,
             replicas: self.records.iter().map(replica).collect(),

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bollard::Docker as Api;
 use bollard::query_parameters::EventsOptionsBuilder;
@@ -61,7 +61,7 @@ pub(super) async fn subscribe(
                     Some(Ok(event)) => {
                         last = event.time_nano.or(last);
                         pause = AGAIN.0;
-                        witness.borrow_mut().take(event, Instant::now());
+                        witness.borrow_mut().take(event, Instant::now(), SystemTime::now());
                         hint = Some((next, true));
                     }
                     Some(Err(error)) => {

@@ -33,6 +33,8 @@ pub(super) struct Sight {
     network: String,
     port: u16,
     pub(super) witness: Rc<RefCell<Witness>>,
+    /// The container that each hostname was seen at last.
+    containers: RefCell<HashMap<Hostname, String>>,
     /// How containers ended that are still listed: each is asked for once.
     deaths: RefCell<HashMap<String, Death>>,
     /// The stop signals of containers that were told a signal.
@@ -48,6 +50,7 @@ impl Sight {
             network,
             port,
             witness: Rc::default(),
+            containers: RefCell::default(),
             deaths: RefCell::default(),
             stop_signals: RefCell::default(),
         }
@@ -79,17 +82,32 @@ impl Sight {
         Some(Seen { id, name, paused: container.state == Some(State::PAUSED), replica })
     }
 
+    /// A replica has this container from now on.
+    pub(super) fn note(&self, hostname: &Hostname, id: &str) {
+        self.containers.borrow_mut().insert(hostname.clone(), id.to_owned());
+    }
+
+    /// Deaths that events just told, of containers that are still those of their replicas.
+    pub(super) fn fresh_deaths(&self) -> Vec<(Hostname, Death)> {
+        let (mut witness, containers) = (self.witness.borrow_mut(), self.containers.borrow());
+        let fresh =
+            witness.take_fresh().filter(|(id, hostname, _)| containers.get(hostname) == Some(id));
+        fresh.map(|(_, hostname, death)| (hostname, death)).collect()
+    }
+
     /// A whole listing. What was leaving and is not listed any more is there as vanished; of two
     /// containers with one hostname, one that is leaving gives way, then one that has ended.
     pub(super) async fn see_all(&self, containers: Vec<ContainerSummary>) -> Vec<Observed> {
         let mut ids = HashSet::new();
         let mut replicas: BTreeMap<Hostname, Observed> = BTreeMap::new();
+        let mut theirs = HashMap::new();
         for container in containers {
             let Some(Seen { id, replica, .. }) = self.see(container).await else { continue };
-            ids.insert(id);
+            ids.insert(id.clone());
             let rank = |it: &Observed| (it.leaving, it.condition.death().is_some(), it.created);
             let before = replicas.get(&replica.hostname);
             if before.is_none_or(|before| rank(&replica) < rank(before)) {
+                theirs.insert(replica.hostname.clone(), id);
                 replicas.insert(replica.hostname.clone(), replica);
             }
         }
@@ -98,6 +116,7 @@ impl Sight {
                 replicas.entry(replica.hostname.clone()).or_insert(replica);
             }
         }
+        self.containers.replace(theirs);
         self.deaths.borrow_mut().retain(|id, _| ids.contains(id));
         self.stop_signals.borrow_mut().retain(|id, _| ids.contains(id));
         replicas.into_values().collect()

@@ -8,6 +8,7 @@ use bollard::models::{EventActor, EventMessage};
 use super::labels::Identity;
 use crate::fleet::change::Death;
 use crate::fleet::observed::{Condition, Observed};
+use crate::fleet::seat::Hostname;
 
 /// How long a death is believed against a listing in which the container still runs: the engine
 /// has caught up by then.
@@ -25,6 +26,10 @@ const LEFT: Duration = Duration::from_secs(10);
 /// How long anything is kept.
 const KEPT: Duration = Duration::from_secs(60);
 
+/// A death that is told so soon after it happened, by the engine's clock against ours, is news.
+/// What is told later may have been outlived by then: the engine is asked first.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// Exit codes above this tell the signal that ended the process (128 + signal).
 const SIGNALLED: i64 = 128;
 
@@ -32,10 +37,15 @@ const SIGNALLED: i64 = 128;
 #[derive(Default)]
 pub(super) struct Witness {
     containers: HashMap<String, News>,
+    /// Deaths that were not taken yet.
+    fresh: Vec<(String, Hostname, Death)>,
 }
 
 #[derive(Default)]
 struct News {
+    /// When the last of its events happened, by the engine's clock in nanoseconds, and when one
+    /// came.
+    last: Option<(i64, Instant)>,
     death: Option<Died>,
     told: Option<(Told, Instant)>,
     out_of_memory: Option<Instant>,
@@ -66,12 +76,16 @@ pub(super) enum Told {
 // === impl Witness ===
 
 impl Witness {
-    /// Takes an event; one that makes no sense changes nothing.
-    pub(super) fn take(&mut self, event: EventMessage, now: Instant) {
+    /// Takes an event; one that makes no sense changes nothing. `clock` is the time of day.
+    pub(super) fn take(&mut self, event: EventMessage, now: Instant, clock: SystemTime) {
         let Some(EventActor { id: Some(id), attributes }) = event.actor else { return };
         let attributes = attributes.unwrap_or_default();
         self.containers.retain(|_, news| news.is_fresh(now));
-        let news = self.containers.entry(id).or_default();
+        let news = self.containers.entry(id.clone()).or_default();
+        // Told twice, or out of its turn: no news.
+        let last = news.last.map(|(at, _)| at);
+        let is_next = event.time_nano.is_some() && event.time_nano > last;
+        news.last = last.max(event.time_nano).map(|at| (at, now));
         match event.action.as_deref() {
             Some("oom") => news.out_of_memory = Some(now),
             Some("die") => {
@@ -86,8 +100,19 @@ impl Witness {
                 let at = at.map(|nanos| SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos));
                 news.death = Some(Died { death, heard: now, at });
                 news.told = None;
+                let name = attributes.get("name").map_or("", String::as_str);
+                let identity = Identity::read(&attributes, name).filter(|it| !it.leaving);
+                if let Some(identity) = identity
+                    && is_next
+                    && at.is_some_and(|at| apart(at, clock) < FRESH)
+                {
+                    self.fresh.push((id, identity.hostname, death));
+                }
             }
-            Some("start") => *news = News { leaving: news.leaving.take(), ..News::default() },
+            Some("start") => {
+                *news = News { last: news.last, leaving: news.leaving.take(), ..News::default() };
+                self.fresh.retain(|(dead, ..)| *dead != id);
+            }
             Some("kill") => {
                 let told = attributes.get("signal").and_then(|text| Told::by(text));
                 let ends = matches!(news.told, Some((Told::End, _)));
@@ -107,6 +132,12 @@ impl Witness {
             }
             Some(_) | None => {}
         }
+    }
+
+    /// Deaths that were told just after they happened, since the last call: of which containers,
+    /// and whose those were.
+    pub(super) fn take_fresh(&mut self) -> impl Iterator<Item = (String, Hostname, Death)> {
+        self.fresh.drain(..)
     }
 
     /// How a container died that is listed as running, if an event told that lately.
@@ -143,6 +174,7 @@ impl Witness {
 
     /// Events were missed: what may be outdated by now is forgotten.
     pub(super) fn missed_events(&mut self) {
+        self.fresh.clear();
         self.containers.retain(|_, news| {
             *news = News { leaving: news.leaving.take(), ..News::default() };
             news.leaving.is_some()
@@ -159,6 +191,7 @@ impl News {
             self.told.map(|(_, at)| at),
             self.out_of_memory,
             self.leaving.as_ref().map(|(_, _, at)| *at),
+            self.last.map(|(_, at)| at),
         ];
         times.into_iter().any(|at| within(at, KEPT, now))
     }
@@ -222,6 +255,10 @@ fn vanished(identity: Identity, created: u64) -> Observed {
     }
 }
 
+fn apart(one: SystemTime, other: SystemTime) -> Duration {
+    one.duration_since(other).or_else(|_| other.duration_since(one)).unwrap_or_default()
+}
+
 fn within(at: Option<Instant>, span: Duration, now: Instant) -> bool {
     at.is_some_and(|at| now.saturating_duration_since(at) < span)
 }
@@ -244,21 +281,62 @@ mod tests {
         }
     }
 
+    fn take(witness: &mut Witness, event: EventMessage, now: Instant) {
+        witness.take(event, now, SystemTime::now());
+    }
+
+    /// A death or a start at so many milliseconds of the engine's clock.
+    fn at(action: &str, milliseconds: i64, name: &str) -> EventMessage {
+        let attributes = [(HOSTNAME, "S4"), (SEAT, "2"), ("name", name), ("exitCode", "137")];
+        EventMessage { time_nano: Some(milliseconds * 1_000_000), ..event(action, &attributes) }
+    }
+
+    #[test]
+    fn a_death_is_news_once_and_only_just_after_it_happened() {
+        let now = Instant::now();
+        let clock = |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
+        let fresh = |events: &[(EventMessage, u64)]| {
+            let mut witness = Witness::default();
+            for (event, heard) in events {
+                witness.take(event.clone(), now, clock(*heard));
+            }
+            witness.take_fresh().collect::<Vec<_>>()
+        };
+        let news = [("1".to_owned(), Hostname::parse("S4").unwrap(), Death::Killed(9))];
+        let died = at("die", 10_000, "s4");
+        assert_eq!(fresh(&[(died.clone(), 10_020)]), news);
+        // Clocks are never quite the same.
+        assert_eq!(fresh(&[(died.clone(), 9_900)]), news);
+        assert_eq!(fresh(&[(died.clone(), 11_001)]), []);
+        assert_eq!(fresh(&[(died.clone(), 8_999)]), []);
+        // Told twice, or after the start that came after it.
+        assert_eq!(fresh(&[(died.clone(), 10_020), (died.clone(), 10_030)]), news);
+        let started = (at("start", 10_100, "s4"), 10_110);
+        assert_eq!(fresh(&[(died.clone(), 10_020), started.clone()]), []);
+        assert_eq!(fresh(&[started.clone(), (died.clone(), 10_120)]), []);
+        let again = (at("die", 10_200, "s4"), 10_210);
+        assert_eq!(fresh(&[(died, 10_020), started, again]), news);
+        // It is expected of one that is leaving.
+        assert_eq!(fresh(&[(at("die", 10_000, "s4.leaving"), 10_020)]), []);
+        let untimed = event("die", &[(HOSTNAME, "S4"), (SEAT, "2"), ("name", "s4")]);
+        assert_eq!(fresh(&[(untimed, 0)]), []);
+    }
+
     #[test]
     fn a_stop_is_seen_until_the_container_dies_or_starts_or_outlives_it() {
         let (mut witness, now) = (Witness::default(), Instant::now());
-        witness.take(event("kill", &[("signal", "15")]), now);
+        take(&mut witness, event("kill", &[("signal", "15")]), now);
         assert_eq!(witness.told("1", now), Some(Told::End));
         assert_eq!(witness.told("2", now), None);
         assert_eq!(witness.told("1", now + ENDING), None);
-        witness.take(event("die", &[("exitCode", "143")]), now);
-        witness.take(event("stop", &[]), now);
+        take(&mut witness, event("die", &[("exitCode", "143")]), now);
+        take(&mut witness, event("stop", &[]), now);
         assert_eq!(witness.told("1", now), None);
         let died = witness.death_of_running("1", now).map(|died| died.death);
         assert_eq!(died, Some(Death::Killed(15)));
         assert_eq!(witness.death_of_running("1", now + BELIEVED), None);
         assert_eq!(witness.death("1"), Some(Death::Killed(15)));
-        witness.take(event("start", &[]), now);
+        take(&mut witness, event("start", &[]), now);
         assert_eq!((witness.told("1", now), witness.death("1")), (None, None));
     }
 
@@ -284,12 +362,12 @@ mod tests {
     #[test]
     fn memory_that_ran_out_long_ago_is_not_what_a_container_died_of() {
         let (mut witness, now) = (Witness::default(), Instant::now());
-        witness.take(event("oom", &[]), now);
-        witness.take(event("die", &[("exitCode", "137")]), now);
+        take(&mut witness, event("oom", &[]), now);
+        take(&mut witness, event("die", &[("exitCode", "137")]), now);
         assert_eq!(witness.death("1"), Some(Death::OutOfMemory));
-        witness.take(event("start", &[]), now);
-        witness.take(event("oom", &[]), now);
-        witness.take(event("die", &[("exitCode", "137")]), now + OUT_OF_MEMORY);
+        take(&mut witness, event("start", &[]), now);
+        take(&mut witness, event("oom", &[]), now);
+        take(&mut witness, event("die", &[("exitCode", "137")]), now + OUT_OF_MEMORY);
         assert_eq!(witness.death("1"), Some(Death::Killed(9)));
     }
 
@@ -297,10 +375,10 @@ mod tests {
     fn a_replica_that_was_leaving_is_told_of_for_a_while() {
         let (mut witness, now) = (Witness::default(), Instant::now());
         let labels = [(HOSTNAME, "S4"), (SEAT, "2")];
-        witness.take(event("rename", &[&labels[..], &[("name", "s4.seat-3")]].concat()), now);
+        take(&mut witness, event("rename", &[&labels[..], &[("name", "s4.seat-3")]].concat()), now);
         assert_eq!(witness.left(now).count(), 0);
         let leaving = [("name", "s4.seat-3.leaving"), ("oldName", "/s4.seat-3")];
-        witness.take(event("rename", &[&labels[..], &leaving].concat()), now);
+        take(&mut witness, event("rename", &[&labels[..], &leaving].concat()), now);
         witness.missed_events();
         let (id, left) = witness.left(now).next().unwrap();
         assert_eq!((id, left.place.to_string().as_str(), left.leaving), ("1", "3", true));
@@ -313,12 +391,12 @@ mod tests {
     #[test]
     fn events_that_make_no_sense_change_nothing() {
         let (mut witness, now) = (Witness::default(), Instant::now());
-        witness.take(EventMessage::default(), now);
+        take(&mut witness, EventMessage::default(), now);
         for action in ["", "die", "kill", "rename", "oom", "health_status: unhealthy", "\u{0}"] {
             let nonsense =
                 [("signal", "\u{1b}"), ("exitCode", "-9223372036854775808"), ("name", "/")];
-            witness.take(event(action, &nonsense), now);
-            witness.take(event(action, &[]), now);
+            take(&mut witness, event(action, &nonsense), now);
+            take(&mut witness, event(action, &[]), now);
         }
         assert_eq!(witness.left(now).count(), 0);
     }

@@ -70,6 +70,12 @@ fn a_replica_that_the_engine_will_not_make_is_told_in_its_words_and_leaves_nothi
         assert_eq!(engine.wait_for(2), seats, "{call:?} {fault:?}");
         assert_eq!(balancer.replicas().len(), 2);
     }
+    // A start that was carried out is one, whether or not its answer came.
+    engine.fail(Call::Start, Fault::Lose, Some(1));
+    let answer = balancer.json("POST", "/add", r#"{"n":1,"hostnames":["unanswered"]}"#);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(balancer.json("DELETE", "/rm", r#"{"n":1,"hostnames":["unanswered"]}"#).status, 200);
+    engine.wait_for(2);
     // Another try, now that all is well.
     let answer = balancer.json("POST", "/add", r#"{"n":2,"hostnames":["extra"]}"#);
     assert_eq!(answer.status, 200, "{answer:?}");

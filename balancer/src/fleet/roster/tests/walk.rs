@@ -18,6 +18,8 @@ enum Step {
         fails: bool,
     },
     Kill(usize),
+    /// Deaths are told at once.
+    Tell,
     Vanish(usize),
     Pause(usize, bool),
     Silence(usize, bool),
@@ -39,6 +41,7 @@ fn step() -> impl Strategy<Value = Step> {
         14 => (index(), prop::bool::weighted(0.15))
             .prop_map(|(index, fails)| Step::Call { index, fails }),
         2 => (0_usize..20).prop_map(Step::Kill),
+        1 => Just(Step::Tell),
         1 => (0_usize..20).prop_map(Step::Vanish),
         1 => (0_usize..20, any::<bool>()).prop_map(|(index, on)| Step::Pause(index, on)),
         1 => (0_usize..20, any::<bool>()).prop_map(|(index, on)| Step::Silence(index, on)),
@@ -71,6 +74,7 @@ impl World {
                 }
             }
             Step::Kill(index) => self.kill(index),
+            Step::Tell => self.tell_deaths(),
             Step::Vanish(index) => self.vanish(index),
             Step::Pause(index, on) => self.hurt(index, |container| container.paused = on),
             Step::Silence(index, on) => self.hurt(index, |container| container.silent = on),
@@ -123,7 +127,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
     fn whatever_happens_ends_in_the_fleet_that_was_asked_for(
@@ -212,7 +216,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     /// Two balancers on one pool: both come to the same fleet, and then nothing moves any more.
     #[test]

@@ -276,6 +276,15 @@ impl World {
         self.hurt(index, |container| container.death = Some(Death::Killed(9)));
     }
 
+    /// Events tell of the dead before a listing does.
+    pub(super) fn tell_deaths(&mut self) {
+        for (hostname, container) in &self.engine.containers {
+            if let Some(death) = container.death.filter(|_| !container.leaving) {
+                self.roster.told_dead(hostname, death, self.now, &mut self.rng);
+            }
+        }
+    }
+
     pub(super) fn vanish(&mut self, index: usize) {
         let containers = &mut self.engine.containers;
         if !containers.is_empty() {
