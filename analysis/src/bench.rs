@@ -153,9 +153,9 @@ fn seconds(span: Duration) -> String {
 /// # Errors
 /// When it does not start, or does not answer in time.
 pub(crate) async fn docker_run(image: &str) -> anyhow::Result<(Duration, Duration)> {
-    let label = own_label();
+    let (label, network) = (own_label(), own_network().await?);
     let begin = Instant::now();
-    let id = docker(&["run", "-d", "--network", "net1", "--label", &label, image]).await?;
+    let id = docker(&["run", "-d", "--network", &network, "--label", &label, image]).await?;
     let started = begin.elapsed();
     let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
     let address = docker(&["inspect", "--format", format, &id]).await?;
@@ -175,8 +175,8 @@ pub(crate) async fn docker_run(image: &str) -> anyhow::Result<(Duration, Duratio
 /// Starts four containers side by side, as the command line does it, and removes them again. Gives
 /// how long it was until the last had started.
 async fn docker_run_at_once(image: &str) -> anyhow::Result<Duration> {
-    let label = own_label();
-    let arguments = ["run", "-d", "--network", "net1", "--label", &label, image];
+    let (label, network) = (own_label(), own_network().await?);
+    let arguments = ["run", "-d", "--network", &network, "--label", &label, image];
     let begin = Instant::now();
     let ids = try_join_all((0..ADDED).map(|_| docker(&arguments))).await?;
     let took = begin.elapsed();
@@ -198,7 +198,7 @@ async fn add(balancer: &Balancer) -> anyhow::Result<Duration> {
     Ok(took)
 }
 
-/// Tells the containers of this run from all others.
+/// Tells the containers and the network of this run from all others.
 fn own_label() -> String {
     format!("{LABEL}={}", std::process::id())
 }
@@ -213,7 +213,21 @@ pub(crate) async fn remove_labelled() -> anyhow::Result<()> {
     for id in left.split_whitespace() {
         docker(&["rm", "--force", id]).await?;
     }
+    let left = docker(&["network", "ls", "--quiet", "--filter", &filter]).await?;
+    for id in left.split_whitespace() {
+        docker(&["network", "rm", id]).await?;
+    }
     Ok(())
+}
+
+/// A bridge like that of the balancer's replicas, for this run's containers; made if it is absent.
+async fn own_network() -> anyhow::Result<String> {
+    let name = format!("analysis-{}", std::process::id());
+    let (filter, label) = (format!("name=^{name}$"), own_label());
+    if docker(&["network", "ls", "--quiet", "--filter", &filter]).await?.is_empty() {
+        docker(&["network", "create", "--label", &label, &name]).await?;
+    }
+    Ok(name)
 }
 
 /// How long it takes to find the owner of a key.
