@@ -6,6 +6,7 @@ mod forwarding;
 mod limits;
 mod listen;
 mod placement;
+mod route;
 mod runtime;
 pub mod settings;
 pub mod value;
@@ -13,6 +14,7 @@ pub mod value;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -32,8 +34,9 @@ pub use fleet::HealthConfig;
 pub use forwarding::{ForwardedConfig, RetryConfig};
 pub use limits::{Limits, Timeouts};
 pub use listen::{AdminConfig, TlsConfig, Token};
+pub use route::{DEFAULT_ROUTE, FanConfig, HedgeAfter, HedgeConfig, RouteConfig, Send};
 pub use runtime::{DockerConfig, RuntimeConfig};
-use settings::{LogFormat, PolicyKind, Settings};
+use settings::{LogFormat, Settings};
 pub use value::{CommandLine, Server};
 
 /// Everything the program needs, checked.
@@ -55,10 +58,8 @@ pub struct Config {
     pub keep_replicas: bool,
     /// How the key space is divided.
     pub placement: PlacementConfig,
-    /// How one replica is chosen.
-    pub policy: Policy,
-    /// What a request is placed by.
-    pub key: KeySource,
+    /// What becomes of which requests: the first that takes one decides; the last takes all.
+    pub routes: Vec<RouteConfig>,
     /// How many run besides, without a seat.
     pub spares: usize,
     /// Probes.
@@ -86,7 +87,7 @@ pub struct Config {
 }
 
 /// Logging.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// How lines are written.
     pub format: LogFormat,
@@ -112,7 +113,7 @@ pub enum ConfigError {
     #[error("'{field}' {must}")]
     Field {
         /// The key in the file.
-        field: &'static str,
+        field: Cow<'static, str>,
         /// What it must be.
         must: String,
     },
@@ -134,7 +135,7 @@ impl Config {
         Self::check(settings)
     }
 
-    fn check(settings: Settings) -> Result<Self, ConfigError> {
+    fn check(mut settings: Settings) -> Result<Self, ConfigError> {
         let listen =
             settings.listen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 5000)));
         let tls = listen::tls(settings.tls.clone(), listen)?;
@@ -170,9 +171,10 @@ impl Config {
         let unknown_path = settings.compat.unknown_path.unwrap_or(false);
         let half_close = settings.compat.half_close.unwrap_or(false);
         let workers = settings.workers.map_or_else(cores, Into::into);
-        let policy = match settings.policy.unwrap_or(PolicyKind::Hash) {
-            PolicyKind::Hash => Policy::Hash,
-        };
+        let policy = settings.policy.map_or(Policy::default(), route::policy);
+        let key = key.map_err(|bad| must("key", format!("is wrong: {bad}")))?;
+        let defaults = route::Defaults { policy, key: &key, timeouts, retry };
+        let routes = route::routes(std::mem::take(&mut settings.route), defaults)?;
         let runtime = runtime::runtime(settings, &timeouts)?;
         if keep_replicas && !matches!(runtime, RuntimeConfig::Docker(_)) {
             return Err(must("keep_replicas", "needs runtime = \"docker\": others cannot"));
@@ -189,8 +191,7 @@ impl Config {
             max_replicas,
             keep_replicas,
             placement,
-            policy,
-            key: key.map_err(|bad| must("key", format!("is wrong: {bad}")))?,
+            routes,
             spares,
             health,
             outliers,
@@ -204,6 +205,46 @@ impl Config {
             half_close,
             log,
         })
+    }
+
+    /// This one after another that runs: what needs a restart stays as it is there. Tells the keys
+    /// of what would have changed.
+    pub fn after(self, running: Self) -> (Self, Vec<&'static str>) {
+        let timeouts = Timeouts {
+            connect: running.timeouts.connect,
+            drain: running.timeouts.drain,
+            stop: running.timeouts.stop,
+            pull: running.timeouts.pull,
+            ..self.timeouts
+        };
+        let changed = [
+            ("listen", self.listen != running.listen),
+            ("[admin]", self.admin != running.admin),
+            ("[tls]", self.tls != running.tls),
+            ("what replicas are", self.runtime != running.runtime),
+            ("max_replicas", self.max_replicas != running.max_replicas),
+            ("keep_replicas", self.keep_replicas != running.keep_replicas),
+            ("placement", self.placement != running.placement),
+            ("spares", self.spares != running.spares),
+            ("[health]", self.health != running.health),
+            ("[outliers]", self.outliers != running.outliers),
+            ("[respawn]", self.respawn != running.respawn),
+            ("timeouts.connect, drain, stop, pull", self.timeouts != timeouts),
+            ("workers", self.workers != running.workers),
+            ("log_format, log_level", self.log != running.log),
+        ];
+        let config = Self {
+            routes: self.routes,
+            timeouts,
+            limits: self.limits,
+            retry: self.retry,
+            forwarded: self.forwarded,
+            unknown_path: self.unknown_path,
+            half_close: self.half_close,
+            ..running
+        };
+        let keys = changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key);
+        (config, keys.collect())
     }
 
     /// The part of it that the roster needs.

@@ -22,6 +22,11 @@ const A_WORKER: u64 = 8;
 /// For each replica: two pipes of its output, and a probe.
 const A_REPLICA: u64 = 3;
 
+/// The limit as it is now, if there is one.
+pub fn limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 /// Raises the process's limit as far as it may be; tells it, if there is one.
 pub fn raise() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

@@ -16,6 +16,7 @@
 //! | [`prober`] | heartbeats |
 //! | [`runtime`] | where replicas run: processes, containers, listed addresses |
 //! | [`descriptors`] | how many files and sockets there may be, and who may have them |
+//! | [`reload`] | a configuration that changes while the balancer runs |
 //! | [`reply`] | the envelope of the balancer's own answers |
 //! | [`telemetry`] | log lines |
 //!
@@ -37,6 +38,7 @@ pub mod fleet;
 pub mod http1;
 pub mod prober;
 pub mod proxy;
+pub mod reload;
 pub mod reply;
 pub mod routing;
 pub mod runtime;
@@ -62,6 +64,7 @@ use config::Config;
 use proxy::own::Own;
 use proxy::tls::{Certificates, TlsError};
 use proxy::{Common, Worker};
+use reload::Source;
 use routing::placement::Placement;
 use routing::table::Table;
 use runtime::{Runtime, RuntimeError};
@@ -93,7 +96,8 @@ pub enum RunError {
     Serve(#[from] io::Error),
 }
 
-/// Runs the balancer until `shutdown`: then it stops accepting, finishes what is in flight, stops
+/// Runs the balancer, which follows what changes in the `source` of its configuration, until
+/// `shutdown`: then it stops accepting, finishes what is in flight, stops
 /// what it owns, and returns. Called on the main thread of an actix system, which must outlive
 /// the replicas of the process runtime.
 ///
@@ -104,6 +108,7 @@ pub async fn run<R: Runtime>(
     config: Config,
     listeners: Listeners,
     runtime: R,
+    source: Source,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let certificates = config.tls.clone().map(Certificates::load).transpose()?;
@@ -132,6 +137,12 @@ pub async fn run<R: Runtime>(
     if let Some(listener) = listeners.admin {
         servers.push(serve_admin(&config, listener, &shared)?);
     }
+    let following = source.follow(config.clone(), Arc::clone(&common));
+    let following = actix_web::rt::spawn(async move {
+        if let Err(error) = following.await {
+            warn!(%error, "changes of the configuration are not followed");
+        }
+    });
     let freshness = certificates.map(|held| actix_web::rt::spawn(held.keep_fresh()));
     let handles: Vec<dev::ServerHandle> = servers.iter().map(dev::Server::handle).collect();
     let serving: Vec<_> = servers.into_iter().map(actix_web::rt::spawn).collect();
@@ -144,7 +155,14 @@ pub async fn run<R: Runtime>(
     if let Some(freshness) = freshness {
         freshness.abort();
     }
+    following.abort();
     shared.stop();
+    for handle in &handles {
+        handle.pause().await;
+    }
+    if tokio::time::timeout(config.timeouts.drain, common.all_sent()).await.is_err() {
+        warn!("some requests to several replicas are given up");
+    }
     for handle in handles {
         handle.stop(true).await;
     }

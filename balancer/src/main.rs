@@ -9,6 +9,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use balancer::config::settings::Settings;
 use balancer::config::{Config, RuntimeConfig};
+use balancer::reload::Source;
+use balancer::routing::key::KeySource;
 use balancer::runtime::docker::Docker;
 use balancer::runtime::fixed::Fixed;
 use balancer::runtime::process::{self, Process};
@@ -104,14 +106,15 @@ fn check(file: &std::path::Path) -> anyhow::Result<()> {
             RuntimeConfig::Static(servers) => servers.len(),
         },
         config.placement.name(),
-        config.key,
+        config.routes.last().map_or(&KeySource::RequestId, |route| &route.key),
         config.listen,
     );
     Ok(())
 }
 
 fn run(serve: Serve) -> anyhow::Result<()> {
-    let mut config = Config::load(serve.config.as_deref(), serve.settings)?;
+    let source = Source { file: serve.config, settings: serve.settings };
+    let mut config = source.load()?;
     telemetry::start(&config.log).context("'log_level' is wrong")?;
     if let Some(limit) = descriptors::raise() {
         descriptors::share_out(&mut config, limit);
@@ -126,14 +129,14 @@ fn run(serve: Serve) -> anyhow::Result<()> {
         match config.runtime.clone() {
             RuntimeConfig::Process { command, env } => {
                 let runtime = Process::new(command, env);
-                balancer::run(config, listeners, runtime, shutdown).await?;
+                balancer::run(config, listeners, runtime, source, shutdown).await?;
             }
             RuntimeConfig::Docker(docker) => {
                 let runtime = Docker::connect(docker).await?;
-                balancer::run(config, listeners, runtime, shutdown).await?;
+                balancer::run(config, listeners, runtime, source, shutdown).await?;
             }
             RuntimeConfig::Static(servers) => {
-                balancer::run(config, listeners, Fixed::new(servers), shutdown).await?;
+                balancer::run(config, listeners, Fixed::new(servers), source, shutdown).await?;
             }
         }
         Ok(())

@@ -4,6 +4,9 @@
 //! |---|---|
 //! | [`session`] | a client's connection: its requests, one after another |
 //! | [`exchange`] | one request: choose, send, relay; what is done when a step fails |
+//! | [`hedge`], [`late`] | one request at a second replica where the first is late |
+//! | [`fan`] | one request at several replicas: at all of them, or for the first success |
+//! | [`rules`] | what is done with which requests: the configuration as it is now |
 //! | [`upstream`] | connections to replicas, kept between requests |
 //! | [`message`] | the heads that are sent on |
 //! | [`tls`], [`http2`] | TLS for clients; their HTTP/2 requests, through the same engine |
@@ -15,11 +18,15 @@
 pub mod clock;
 pub mod error;
 pub mod exchange;
+pub mod fan;
 pub mod gate;
+pub mod hedge;
 pub mod http2;
+pub mod late;
 pub mod message;
 pub mod own;
 pub mod peer;
+pub mod rules;
 pub mod session;
 pub mod timer;
 pub mod tls;
@@ -30,10 +37,11 @@ pub mod wire;
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
@@ -41,22 +49,23 @@ use slab::Slab;
 use tokio::net::TcpStream;
 use tracing::debug;
 
-use crate::config::{Config, RetryConfig, Timeouts};
-use crate::http1::head::HeadLimits;
-use crate::routing::budget::{Budget, BudgetConfig};
-use crate::routing::key::{KeySource, RequestView};
-use crate::routing::policy::Policy;
+use crate::config::{Config, Limits, Timeouts};
+use crate::routing::key::RequestView;
+use crate::routing::policy::{Pick, Policy};
 use crate::routing::table::{Replica, ReplicaId, Table};
 use crate::state::Shared;
 use clock::Clock;
+use error::Failure;
+use fan::Background;
 use gate::Gate;
 use message::Asked;
 use own::Own;
 use peer::Peer;
+use rules::{Live, Rules};
 use session::Session;
 use tls::Certificates;
 use upstream::Upstream;
-use wire::{Buffers, Stream};
+use wire::{Buffers, Stream, Wire};
 
 /// How often a worker looks for connections that ended or idled for too long.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -65,9 +74,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Common {
     gate: Arc<Gate>,
-    /// The part of the retry budget that does not come from a worker's own requests.
-    floor: Mutex<Budget>,
+    live: ArcSwap<Live>,
     since: Instant,
+    background: Background,
 }
 
 /// What one worker thread has.
@@ -77,19 +86,7 @@ pub struct Worker {
     own: Option<Own>,
     upstream: Upstream,
     buffers: Rc<Buffers>,
-    policy: Policy,
-    key: KeySource,
-    timeouts: Timeouts,
-    limits: HeadLimits,
-    body_limit: Option<u64>,
-    retry: RetryConfig,
-    /// Failures in a row that eject a replica; 0 for none.
-    outliers: u32,
-    share: RefCell<Budget>,
-    trust: Vec<IpNet>,
-    via: Option<String>,
-    unknown_path: bool,
-    half_close: bool,
+    rules: RefCell<Rc<Rules>>,
     rng: RefCell<SmallRng>,
     clock: RefCell<Clock>,
     /// Connections on which nothing is under way, to be told when the balancer stops.
@@ -108,15 +105,26 @@ impl Common {
     /// As the configuration says.
     pub fn new(config: &Config) -> Arc<Self> {
         let limits = &config.limits;
-        let min_per_second = f64::from(config.retry.min_per_second);
         Arc::new(Self {
             gate: Gate::new(limits.connections, limits.connections_per_client),
-            floor: Mutex::new(Budget::new(
-                BudgetConfig { share: 0.0, min_per_second },
-                Duration::ZERO,
-            )),
+            live: ArcSwap::from_pointee(Live::new(config.clone(), None, Duration::ZERO)),
             since: Instant::now(),
+            background: Background::default(),
         })
+    }
+
+    /// From now on requests are treated as `config` says; those under way go on as they began.
+    pub fn reload(&self, config: Config) {
+        let Limits { connections, connections_per_client, .. } = config.limits;
+        self.gate.limit(connections, connections_per_client);
+        let live = Live::new(config, Some(&self.live.load()), self.since.elapsed());
+        self.live.store(Arc::new(live));
+    }
+
+    /// Until no request is on its way to several replicas any more whose client has gone or has
+    /// its answer.
+    pub async fn all_sent(&self) {
+        self.background.ended().await;
     }
 }
 
@@ -132,28 +140,16 @@ impl Worker {
         own: Option<Own>,
     ) -> Rc<Self> {
         let Timeouts { connect, keep_alive, .. } = config.timeouts;
-        let limits = &config.limits;
-        let idle = limits.idle / config.workers;
+        let idle = config.limits.idle / config.workers;
         let buffers = Rc::<Buffers>::default();
-        let share = BudgetConfig { share: config.retry.budget, min_per_second: 0.0 };
+        let rules = Rules::new(common.live.load_full(), common.since.elapsed());
         let worker = Rc::new(Self {
             shared,
             own,
             upstream: Upstream::new(connect, keep_alive, idle, Rc::clone(&buffers)),
             buffers,
-            policy: config.policy,
-            key: config.key.clone(),
-            timeouts: config.timeouts,
-            limits: HeadLimits { bytes: limits.head, fields: limits.fields, target: limits.target },
-            body_limit: limits.body,
-            retry: config.retry,
-            outliers: config.outliers.consecutive,
-            share: RefCell::new(Budget::new(share, common.since.elapsed())),
+            rules: RefCell::new(Rc::new(rules)),
             common,
-            trust: config.forwarded.trust.clone(),
-            via: config.forwarded.via.clone(),
-            unknown_path: config.unknown_path,
-            half_close: config.half_close,
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
             clock: RefCell::default(),
             resting: RefCell::default(),
@@ -184,7 +180,7 @@ impl Worker {
         let gate = Arc::clone(&self.common.gate);
         let admitted = gate.admit(address.ip());
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let peer = Peer::new(address.ip(), scheme, &self.trust);
+        let peer = Peer::new(address.ip(), scheme, &self.rules().trust);
         match (admitted, tls) {
             (Some(_admitted), None) => {
                 Session::new(self, Stream::Plain(stream), peer).run().await;
@@ -203,7 +199,8 @@ impl Worker {
 
     async fn serve_tls(self: Rc<Self>, stream: TcpStream, tls: &Certificates, peer: Peer) {
         let handshake = tls.acceptor().accept(stream);
-        let stream = match tokio::time::timeout(self.timeouts.head, handshake).await {
+        let patience = self.rules().timeouts.head;
+        let stream = match tokio::time::timeout(patience, handshake).await {
             Ok(Ok(stream)) => Box::new(stream),
             Ok(Err(error)) => return debug!(%error, client = peer.text(), "no TLS"),
             Err(_elapsed) => return debug!(client = peer.text(), "TLS did not begin in time"),
@@ -215,43 +212,58 @@ impl Worker {
         }
     }
 
+    /// What is done with requests now.
+    fn rules(&self) -> Rc<Rules> {
+        let mut rules = self.rules.borrow_mut();
+        let live = self.common.live.load();
+        if !Arc::ptr_eq(&live, &rules.live) {
+            *rules = Rc::new(Rules::new(Arc::clone(&live), self.now()));
+        }
+        Rc::clone(&rules)
+    }
+
+    /// The clock of budgets.
+    fn now(&self) -> Duration {
+        self.common.since.elapsed()
+    }
+
     /// The replica that is asked next: none twice, and none that could not be connected to a
     /// moment ago unless there is no other.
     fn choose<'a>(
         &self,
+        policy: Policy,
         table: &'a Table,
-        key: &crate::routing::key::Key,
+        pick: Pick<'_>,
         tried: &[ReplicaId],
     ) -> Option<&'a Arc<Replica>> {
         let fresh = |replica: &Arc<Replica>| !tried.contains(&replica.id());
         let good = |replica: &Arc<Replica>| fresh(replica) && !self.upstream.shuns(replica.id());
-        self.policy.choose(table, key, good).or_else(|| self.policy.choose(table, key, fresh))
+        let mut rng = self.rng.borrow_mut();
+        let chosen = policy.choose(table, pick, &mut *rng, good);
+        chosen.or_else(|| policy.choose(table, pick, &mut *rng, fresh))
+    }
+
+    /// A new connection to a replica; whoever keeps the fleet is told where there is none.
+    ///
+    /// # Errors
+    /// [`Failure::Connect`].
+    async fn connect(&self, replica: &Replica) -> Result<Box<Wire>, Failure> {
+        self.upstream.connect(replica).await.map_err(|error| {
+            let failure = Failure::Connect(error);
+            if failure.blames_the_replica() && replica.was_unreachable() {
+                self.shared.alarm();
+            }
+            failure
+        })
     }
 
     /// A request to a replica has ended; too many bad ends in a row are its supervisor's business.
     fn note(&self, replica: &Replica, well: bool) {
         if well {
             replica.went_well();
-        } else if replica.went_wrong() == self.outliers {
+        } else if replica.went_wrong() == self.rules.borrow().outliers {
             self.shared.alarm();
         }
-    }
-
-    /// A request has come.
-    fn deposit(&self) {
-        self.share.borrow_mut().deposit(1);
-    }
-
-    /// Whether the budget allows one more retry; then it is taken off.
-    fn withdraw_retry(&self) -> bool {
-        let now = self.common.since.elapsed();
-        // A budget is right whatever panicked while it was locked.
-        let floor = || self.common.floor.lock().unwrap_or_else(PoisonError::into_inner);
-        self.share.borrow_mut().withdraw(now) || floor().withdraw(now)
-    }
-
-    fn view<'a>(&'a self, asked: &'a Asked<'a>) -> View<'a> {
-        View { asked, trust: &self.trust }
     }
 
     /// The time for answers that do not tell it.

@@ -53,6 +53,12 @@ pub fn failure_with(
     answer.insert_header(ContentType::json()).body(failure_text(message))
 }
 
+/// The body of a failure that has a list to say.
+pub fn failure_list(list: &[impl Serialize]) -> String {
+    let envelope = Envelope { message: list, status: "failure" };
+    serde_json::to_string(&envelope).expect("what is listed here is always JSON")
+}
+
 /// The body of a failure.
 pub fn failure_text(message: &str) -> String {
     let envelope = Envelope { message: format!("<Error> {message}"), status: "failure" };

@@ -2,6 +2,9 @@
 
 pub mod budget;
 pub mod key;
+pub mod matching;
 pub mod placement;
 pub mod policy;
+pub mod repeat;
 pub mod table;
+pub mod turns;

@@ -1,5 +1,6 @@
 //! Checks of single values, and how they complain.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -7,12 +8,12 @@ use std::time::Duration;
 use super::ConfigError;
 use super::value::Span;
 
-pub(super) fn must(field: &'static str, must: impl Into<String>) -> ConfigError {
-    ConfigError::Field { field, must: must.into() }
+pub(super) fn must(field: impl Into<Cow<'static, str>>, must: impl Into<String>) -> ConfigError {
+    ConfigError::Field { field: field.into(), must: must.into() }
 }
 
 pub(super) fn within<T: PartialOrd + fmt::Display>(
-    field: &'static str,
+    field: impl Into<Cow<'static, str>>,
     value: T,
     allowed: RangeInclusive<T>,
 ) -> Result<T, ConfigError> {
@@ -43,7 +44,10 @@ pub(super) fn span(
 }
 
 /// The same, where there is one.
-pub(super) fn given_span(field: &'static str, span: Span) -> Result<Duration, ConfigError> {
+pub(super) fn given_span(
+    field: impl Into<Cow<'static, str>>,
+    span: Span,
+) -> Result<Duration, ConfigError> {
     let allowed = Duration::from_millis(1)..=Duration::from_hours(24);
     if allowed.contains(&span.0) {
         return Ok(span.0);

@@ -10,7 +10,7 @@ use crate::fleet::backoff::BackoffConfig;
 use crate::fleet::health::{HealthLimits, OutlierConfig};
 
 /// Probes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HealthConfig {
     /// What they ask for.
     pub path: String,

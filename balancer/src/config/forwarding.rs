@@ -35,7 +35,7 @@ pub struct ForwardedConfig {
 }
 
 /// The most bytes of a body that are kept, and that for each request in flight.
-const BODY_MOST: Size = Size(16 << 20);
+pub(super) const BODY_MOST: Size = Size(16 << 20);
 
 pub(super) fn retry(settings: &RetrySettings) -> Result<RetryConfig, ConfigError> {
     let budget = settings.budget.unwrap_or(Percent(20.0));

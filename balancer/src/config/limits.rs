@@ -9,7 +9,7 @@ use super::settings::{LimitSettings, TimeoutSettings};
 use super::value::Size;
 
 /// Deadlines.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// For the head of a client's request.
     pub head: Duration,

@@ -9,7 +9,7 @@ use super::check::must;
 use super::settings::{AdminSettings, TlsSettings};
 
 /// Who may change the fleet, and where.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AdminConfig {
     /// A listener of their own, if the admin routes have one.
     pub listen: Option<SocketAddr>,
@@ -26,7 +26,7 @@ pub struct AdminConfig {
 pub struct Token(String);
 
 /// TLS for clients.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TlsConfig {
     /// PEM file with the certificate, and those between it and the root.
     pub certificate: PathBuf,

@@ -46,10 +46,10 @@ fn classic(settings: &ClassicSettings) -> Result<ClassicConfig, ConfigError> {
     let kind = settings.hash.unwrap_or(ClassicHashKind::Polynomial);
     for (field, coefficients, _) in &given {
         if kind == ClassicHashKind::SipHash && coefficients.is_some() {
-            return Err(must(field, "is for classic.hash = \"polynomial\" only"));
+            return Err(must(*field, "is for classic.hash = \"polynomial\" only"));
         }
         if coefficients.as_ref().is_some_and(Vec::is_empty) {
-            return Err(must(field, "must have one number at least"));
+            return Err(must(*field, "must have one number at least"));
         }
     }
     let [request, seat, virtual_node] =

@@ -10,7 +10,7 @@ use super::settings::{PullPolicy, RuntimeKind, Settings};
 use super::value::{CommandLine, Server};
 
 /// Where replicas run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum RuntimeConfig {
     /// As child processes.
     Process {
@@ -26,7 +26,7 @@ pub enum RuntimeConfig {
 }
 
 /// Containers of replicas.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DockerConfig {
     /// Their image.
     pub image: String,

@@ -5,6 +5,7 @@ mod forwarding;
 mod limits;
 mod listen;
 mod placement;
+mod route;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -18,13 +19,20 @@ pub use forwarding::{ForwardedSettings, RetrySettings};
 pub use limits::{LimitSettings, TimeoutSettings};
 pub use listen::{AdminSettings, TlsSettings};
 pub use placement::{ClassicHashKind, ClassicSettings, PlacementKind, ProbingKind, RingSettings};
+pub use route::{
+    BackoffSettings, HedgeSettings, RouteRetry, RouteSettings, RouteTimeouts, SendKind,
+};
 
-/// Takes each field from the first that has it.
+/// Takes each field from the first that has it; of lists, the first that is not empty.
 macro_rules! first_of {
-    ($first:ident, $second:ident; $($field:ident),* $(,)?; $($table:ident),* $(,)?) => {
+    (
+        $first:ident, $second:ident;
+        $($field:ident),* $(,)?; $($table:ident),* $(,)? $(; $($list:ident),* $(,)?)?
+    ) => {
         Self {
             $($field: $first.$field.or($second.$field),)*
             $($table: $first.$table.or($second.$table),)*
+            $($($list: if $first.$list.is_empty() { $second.$list } else { $first.$list },)*)?
         }
     };
 }
@@ -187,6 +195,10 @@ pub struct Settings {
     /// `[compat]`
     #[command(flatten)]
     pub compat: CompatSettings,
+
+    /// `[[route]]`
+    #[arg(skip)]
+    pub route: Vec<RouteSettings>,
 }
 
 /// `[compat]`
@@ -239,6 +251,12 @@ pub enum PullPolicy {
 pub enum PolicyKind {
     /// By placement
     Hash,
+    /// One after another, by weight
+    RoundRobin,
+    /// The one with the fewest requests in flight
+    LeastRequests,
+    /// The less loaded of two drawn at random
+    TwoChoices,
 }
 
 /// `log_format`
@@ -261,7 +279,8 @@ impl Settings {
             port, memory, cpus, pids, pull, pool, keep_replicas, placement, policy, key,
             health_path, workers, log_format, log_level;
             ring, classic, health, outliers, respawn, timeouts, limits, retry, forwarded, tls,
-            admin, compat
+            admin, compat;
+            route
         )
     }
 }

@@ -45,6 +45,8 @@ fn every_key_is_a_flag_and_a_variable_and_the_other_way_round() {
     let mut expected = BTreeSet::new();
     for key in keys("") {
         match TABLES.iter().find(|(table, _)| *table == key) {
+            // Several of each are of the file alone.
+            None if key == "route" => {}
             Some((table, prefix)) => {
                 let keys = keys(&format!("[{table}]"));
                 expected.extend(keys.iter().map(|key| format!("{prefix}_{key}")));

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use serde::Serialize;
 use thiserror::Error;
 
 use super::upstream::is_for_lack_of_descriptors;
@@ -49,6 +50,20 @@ pub enum ProxyError {
     /// There are too many connections.
     #[error("too many connections")]
     Crowded,
+    /// Of those that it was sent to, not all succeeded, or none did.
+    #[error("{} of the replicas failed", .0.len())]
+    Unsent(Vec<Unsent>),
+}
+
+/// One replica at which a request that goes to several failed for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unsent {
+    /// Which.
+    pub replica: String,
+    /// How often it was asked.
+    pub attempts: u32,
+    /// What came of it last.
+    pub error: String,
 }
 
 /// Why a try at one replica gave no answer.
@@ -128,7 +143,7 @@ impl ProxyError {
     pub fn status(&self) -> u16 {
         match self {
             ProxyError::NoReplica | ProxyError::Crowded => 503,
-            ProxyError::Unreachable | ProxyError::Lost => 502,
+            ProxyError::Unreachable | ProxyError::Lost | ProxyError::Unsent(_) => 502,
             ProxyError::Late => 504,
             ProxyError::ClientLate => 408,
             ProxyError::TooLarge(_) => 413,
@@ -154,8 +169,17 @@ impl ProxyError {
             | ProxyError::Lost
             | ProxyError::Late
             | ProxyError::EndOfWay
+            | ProxyError::Unsent(_)
             | ProxyError::UnknownPath(_) => false,
         }
+    }
+
+    /// The envelope that the client gets.
+    pub fn body(&self) -> String {
+        if let ProxyError::Unsent(all) = self {
+            return crate::reply::failure_list(all);
+        }
+        crate::reply::failure_text(&self.to_string())
     }
 }
 

@@ -1,29 +1,34 @@
 //! One request: key → choose → send → relay, and what is done when a step fails.
 
 mod relay;
-mod upload;
-mod watch;
+pub(super) mod upload;
+pub(super) mod watch;
 
 use std::future::poll_fn;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
+use rand::RngExt as _;
 use smallvec::SmallVec;
 use tracing::debug;
 
-use super::Worker;
 use super::error::{Failure, ProxyError};
 use super::message::Asked;
+use super::rules::{Route, Rules};
 use super::timer::Timer;
 use super::wire::{Wire, Writer};
+use super::{View, Worker, fan, hedge};
+use crate::config::Send;
 use crate::http1::Framing;
 use crate::http1::answer::{Answer, StatusLine};
 use crate::http1::body::Body;
 use crate::http1::chunked::Next;
 use crate::http1::head::Head;
-use crate::routing::key::Key;
+use crate::routing::key::{Key, KeySource, cookie};
+use crate::routing::policy::Pick;
 use crate::routing::table::{Replica, ReplicaId, Table};
 pub use upload::Replay;
 use watch::Watch;
@@ -31,7 +36,11 @@ use watch::Watch;
 /// A request on its way, with all that its connection lends it.
 pub struct Exchange<'a> {
     /// What the thread has.
-    pub worker: &'a Worker,
+    pub worker: &'a Rc<Worker>,
+    /// What is done with requests.
+    pub rules: &'a Rc<Rules>,
+    /// What is done with this one.
+    pub route: &'a Route,
     /// The client's connection, at the request's body.
     pub client: &'a mut Wire,
     /// The connection's timer.
@@ -46,6 +55,8 @@ pub struct Exchange<'a> {
     pub answer: &'a mut Answer,
     /// What is kept of the request's body.
     pub replay: Replay,
+    /// The cookie that the client gets, if any.
+    pub issued: Option<String>,
     /// What is known of the client.
     pub client_state: ClientState,
     /// When its head was whole.
@@ -77,7 +88,7 @@ pub enum Outcome {
 }
 
 /// A request at one replica.
-struct Link {
+pub(super) struct Link {
     wire: Box<Wire>,
     writer: Writer,
     /// How much of the body it was given.
@@ -93,16 +104,31 @@ struct Link {
 // === impl Exchange ===
 
 impl Exchange<'_> {
+    /// Sends the request where its route says, and relays the answer.
+    pub async fn run(self) -> Outcome {
+        match (&self.route.config.send, &self.route.hedging) {
+            (Send::One(_), Some(hedging)) if self.may_be_hedged() => {
+                Box::pin(hedge::run(self, hedging)).await
+            }
+            (Send::One(_), _) => self.run_one().await,
+            // Rare: not every connection keeps room for it.
+            (Send::All(fan), _) => Box::pin(fan::all(self, fan)).await,
+            (Send::First(fan, among), _) => Box::pin(fan::first(self, fan, *among)).await,
+        }
+    }
+
     /// Sends the request to its owner, or where that fails and may be, to the next; relays the
     /// answer.
-    pub async fn run(mut self) -> Outcome {
+    async fn run_one(mut self) -> Outcome {
         let worker = self.worker;
-        let key = Key::of(&worker.view(&self.asked), &worker.key, self.asked.id);
+        let key = self.key();
+        let pick = Pick { key: &key, turn: self.route.turn() };
         let mut table = worker.shared.table();
-        worker.deposit();
+        self.rules.deposit();
         let mut tried: SmallVec<[ReplicaId; 4]> = SmallVec::new();
         loop {
-            let Some(replica) = worker.choose(&table, &key, &tried) else {
+            let policy = self.route.config.policy;
+            let Some(replica) = worker.choose(policy, &table, pick, &tried) else {
                 return Outcome::Fail(ProxyError::NoReplica);
             };
             tried.push(replica.id());
@@ -130,14 +156,38 @@ impl Exchange<'_> {
         }
     }
 
+    /// What the request is placed by. One without the cookie that it would be placed by gets one,
+    /// where the route issues them.
+    pub(super) fn key(&mut self) -> Key {
+        let view = View { asked: &self.asked, trust: &self.rules.trust };
+        let source = &self.route.config.key;
+        let KeySource::Cookie(name) = source else {
+            return Key::of(&view, source, self.asked.id);
+        };
+        if !self.route.config.issue || cookie(&view, name).is_some() {
+            return Key::of(&view, source, self.asked.id);
+        }
+        let value = format!("{:032x}", self.worker.rng.borrow_mut().random::<u128>());
+        let secure = if self.asked.peer.scheme == "https" { "; Secure" } else { "" };
+        let key = Key::from(value.as_bytes());
+        self.issued = Some(format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}"));
+        key
+    }
+
     /// Whether another replica may be asked. Where this one has gone for good, that costs nothing
     /// of the budget: it does not have the request any more, so that nothing is multiplied.
-    fn may_go_on(&self, failure: &Failure, replica: &Replica, tries: usize, table: &Table) -> bool {
-        let retry = &self.worker.retry;
+    pub(super) fn may_go_on(
+        &self,
+        failure: &Failure,
+        replica: &Replica,
+        tries: usize,
+        table: &Table,
+    ) -> bool {
+        let retry = &self.route.config.retry;
         tries < retry.attempts.min(table.ready_count())
             && self.may_repeat(failure)
             && self.began.elapsed() < retry.deadline
-            && (replica.is_dead() || self.worker.withdraw_retry())
+            && (replica.is_dead() || self.rules.withdraw_retry(self.worker.now()))
     }
 
     /// Whether the request may be sent once more after this failure (RFC 9110 9.2.2).
@@ -161,13 +211,7 @@ impl Exchange<'_> {
                 outcome => return outcome,
             }
         }
-        let wire = upstream.connect(replica).await.map_err(|error| {
-            let failure = Failure::Connect(error);
-            if failure.blames_the_replica() && replica.was_unreachable() {
-                self.worker.shared.alarm();
-            }
-            failure
-        })?;
+        let wire = self.worker.connect(replica).await?;
         self.ask_over(wire, replica).await
     }
 
@@ -177,7 +221,7 @@ impl Exchange<'_> {
         replica: &Replica,
     ) -> Result<(Link, usize), Failure> {
         wire.begin();
-        self.asked.put_request(wire.output(), self.worker.via.as_deref(), replica.address());
+        self.asked.put_request(wire.output(), self.rules.via.as_deref(), replica.address());
         self.answer_head.clear();
         let mut link = Link::new(wire, self.asked.request.framing);
         let mut watch = Watch::default();
@@ -218,6 +262,11 @@ impl Link {
     fn new(wire: Box<Wire>, framing: Framing) -> Self {
         let writer = Writer::new(framing);
         Self { wire, writer, given: 0, ended: false, flushed: false, refused: false }
+    }
+
+    /// One that has the whole request.
+    pub(super) fn asked(wire: Box<Wire>) -> Self {
+        Self { ended: true, flushed: true, ..Self::new(wire, Framing::None) }
     }
 
     /// The replica takes no more. What it says about that is still read, unless it has nothing.

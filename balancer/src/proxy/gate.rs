@@ -11,8 +11,8 @@ const DISMISSED_MOST: usize = 16;
 /// Counts the connections of all workers.
 #[derive(Debug)]
 pub struct Gate {
-    most: usize,
-    most_per_client: usize,
+    most: AtomicUsize,
+    most_per_client: AtomicUsize,
     all: AtomicUsize,
     dismissed: AtomicUsize,
     /// Only kept when there is a limit.
@@ -23,7 +23,8 @@ pub struct Gate {
 #[derive(Debug)]
 pub struct Admitted {
     gate: Arc<Gate>,
-    client: IpAddr,
+    /// Where it is counted by its address.
+    client: Option<IpAddr>,
 }
 
 /// A connection that is being turned away, until dropped.
@@ -35,32 +36,43 @@ pub struct Dismissed(Arc<Gate>);
 impl Gate {
     /// Lets in so many in all and so many of one client's address; any number where `None`.
     pub fn new(most: Option<usize>, most_per_client: Option<usize>) -> Arc<Self> {
-        Arc::new(Self {
-            most: most.unwrap_or(usize::MAX),
-            most_per_client: most_per_client.unwrap_or(usize::MAX),
+        let gate = Arc::new(Self {
+            most: AtomicUsize::default(),
+            most_per_client: AtomicUsize::default(),
             all: AtomicUsize::new(0),
             dismissed: AtomicUsize::new(0),
             by_client: Mutex::default(),
-        })
+        });
+        gate.limit(most, most_per_client);
+        gate
+    }
+
+    /// From now on so many are let in; who is in stays. Those that came while there was no limit
+    /// for one client do not count for theirs.
+    pub fn limit(&self, most: Option<usize>, most_per_client: Option<usize>) {
+        self.most.store(most.unwrap_or(usize::MAX), Ordering::Relaxed);
+        self.most_per_client.store(most_per_client.unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
     /// Lets a connection in, if there is room for it.
     pub fn admit(self: &Arc<Self>, client: IpAddr) -> Option<Admitted> {
-        if self.all.fetch_add(1, Ordering::Relaxed) >= self.most {
+        if self.all.fetch_add(1, Ordering::Relaxed) >= self.most.load(Ordering::Relaxed) {
             self.all.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        if self.most_per_client < usize::MAX {
+        let most_per_client = self.most_per_client.load(Ordering::Relaxed);
+        let limited = most_per_client < usize::MAX;
+        if limited {
             // A count is right whatever panicked while it was locked.
             let mut by_client = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
             let count = by_client.entry(client).or_default();
-            if *count >= self.most_per_client {
+            if *count >= most_per_client {
                 self.all.fetch_sub(1, Ordering::Relaxed);
                 return None;
             }
             *count += 1;
         }
-        Some(Admitted { gate: Arc::clone(self), client })
+        Some(Admitted { gate: Arc::clone(self), client: limited.then_some(client) })
     }
 
     /// Lets one that was not let in hear why, unless many hear it now.
@@ -87,12 +99,12 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         let gate = &self.gate;
         gate.all.fetch_sub(1, Ordering::Relaxed);
-        if gate.most_per_client < usize::MAX {
+        if let Some(client) = &self.client {
             let mut by_client = gate.by_client.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(count) = by_client.get_mut(&self.client) {
+            if let Some(count) = by_client.get_mut(client) {
                 *count -= 1;
                 if *count == 0 {
-                    by_client.remove(&self.client);
+                    by_client.remove(client);
                 }
             }
         }
@@ -117,6 +129,20 @@ mod tests {
         drop(again);
         assert!(gate.admit(other).is_some());
         assert_eq!(gate.all.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn limits_may_change_while_connections_are_there() {
+        let gate = Gate::new(None, None);
+        let client = [1, 1, 1, 1].into();
+        let before = gate.admit(client).unwrap();
+        gate.limit(Some(2), Some(1));
+        let counted = gate.admit(client).unwrap();
+        assert!(gate.admit(client).is_none());
+        gate.limit(None, None);
+        drop((before, counted));
+        assert!(gate.by_client.lock().unwrap().is_empty());
+        assert_eq!(gate.all.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -168,13 +168,14 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let mut builder = Builder::new();
-    let head_max = u32::try_from(worker.limits.bytes).unwrap_or(u32::MAX);
+    let rules = worker.rules();
+    let head_max = u32::try_from(rules.limits.bytes).unwrap_or(u32::MAX);
     builder.max_concurrent_streams(STREAMS_MAX).max_header_list_size(head_max);
     builder.initial_window_size(WINDOW).initial_connection_window_size(4 * WINDOW);
     builder.max_send_buffer_size(UNSENT);
     let io = Held(Rc::new(RefCell::new(io)));
     let greeting = builder.handshake(Held(Rc::clone(&io.0)));
-    match tokio::time::timeout(worker.timeouts.head, greeting).await {
+    match tokio::time::timeout(rules.timeouts.head, greeting).await {
         Ok(Ok(connection)) => {
             requests(worker, connection, peer).await;
             // Frames that cross our last ones must not end in a reset, which destroys those.
@@ -191,14 +192,14 @@ where
 {
     let active = Active::new();
     // A client that was told goodbye has so long to take its last answers in and to end.
-    let (mut told, mut span) = (false, worker.timeouts.keep_alive);
+    let (mut told, mut span) = (false, worker.rules().timeouts.keep_alive);
     let mut stopping = false;
     loop {
         let wait = span.saturating_sub(active.idle()).max(Duration::from_millis(10));
         let accepted = tokio::select! {
             accepted = connection.accept() => accepted,
             () = worker.shared.stopped(), if !stopping => {
-                (stopping, told, span) = (true, true, worker.timeouts.client_body);
+                (stopping, told, span) = (true, true, worker.rules().timeouts.client_body);
                 connection.graceful_shutdown();
                 active.moved.set(Instant::now());
                 continue;
@@ -210,7 +211,7 @@ where
                 if told {
                     return debug!("client does not end its connection");
                 }
-                (told, span) = (true, worker.timeouts.client_body);
+                (told, span) = (true, worker.rules().timeouts.client_body);
                 connection.graceful_shutdown();
                 active.moved.set(Instant::now());
                 continue;
@@ -248,7 +249,10 @@ async fn one(
 ) {
     let (near, far) = duplex(PIPE);
     let wire = Wire::new(Stream::Pipe(near), Rc::clone(&worker.buffers));
-    let (limits, patience) = (worker.limits, worker.timeouts.client_body);
+    let (limits, patience) = {
+        let rules = worker.rules();
+        (rules.limits, rules.timeouts.client_body)
+    };
     let session = Session::new(worker, Stream::Pipe(far), peer);
     let bridged = async {
         tokio::select! {

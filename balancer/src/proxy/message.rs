@@ -10,6 +10,9 @@ use crate::http1::request::{Request, is_tunnelled};
 use crate::http1::{Framing, Options, head::Span};
 use crate::routing::key::RequestId;
 
+/// The go-ahead for a body (RFC 9110 15.2.1).
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 /// A client's request.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
@@ -38,6 +41,8 @@ pub struct Reply<'a> {
     pub date: &'a [u8],
     /// The name in `Via`.
     pub via: Option<&'a str>,
+    /// A cookie that the client gets.
+    pub cookie: Option<&'a str>,
 }
 
 /// What becomes of a request's field.
@@ -184,6 +189,9 @@ impl Asked<'_> {
         run.end(bytes, out);
         if !answer.has_id {
             put(out, b"X-Request-Id", self.id.as_bytes());
+        }
+        if let Some(cookie) = reply.cookie {
+            put(out, b"Set-Cookie", cookie.as_bytes());
         }
         if !answer.has_date {
             put(out, b"Date", reply.date);

@@ -15,6 +15,7 @@ use super::message::{Asked, put_connection, put_framing};
 use super::own::Own;
 use super::own::answer::answer;
 use super::peer::Peer;
+use super::rules::Rules;
 use super::timer::Timer;
 use super::wire::{Stream, Wire};
 use crate::http1::Framing;
@@ -23,6 +24,7 @@ use crate::http1::body::Body;
 use crate::http1::head::{Head, put};
 use crate::http1::request::{Request, RequestLine};
 use crate::routing::key::RequestId;
+use crate::routing::matching::Target;
 
 /// How long a client may take to take its last answer in, while what it still sends is thrown
 /// away: a close with unread bytes would be a reset, which destroys the answer (RFC 9112 9.6).
@@ -31,6 +33,7 @@ pub const LINGER: Duration = Duration::from_secs(2);
 /// A client's connection.
 pub struct Session {
     worker: Rc<Worker>,
+    rules: Rc<Rules>,
     wire: Wire,
     peer: Peer,
     timer: Timer,
@@ -68,9 +71,11 @@ impl Session {
     /// A connection on which nothing has happened.
     pub fn new(worker: Rc<Worker>, stream: Stream, peer: Peer) -> Self {
         let wire = Wire::new(stream, Rc::clone(&worker.buffers));
-        let timer = Timer::new(worker.timeouts.head);
+        let rules = worker.rules();
+        let timer = Timer::new(rules.timeouts.head);
         Self {
             worker,
+            rules,
             wire,
             peer,
             timer,
@@ -128,7 +133,7 @@ impl Session {
             }
             if !self.wire.input().is_empty() && self.wire.input() != b"\r" {
                 begun = true;
-                let head = self.head.parse(self.wire.input(), &self.worker.limits);
+                let head = self.head.parse(self.wire.input(), &self.rules.limits);
                 match head {
                     Ok(None) => {}
                     Ok(Some(length)) => return Poll::Ready(Ok(length)),
@@ -151,8 +156,8 @@ impl Session {
         if self.waits != waits {
             self.waits = waits;
             self.timer.set(match waits {
-                Waits::Head => self.worker.timeouts.head,
-                Waits::Nothing | Waits::Next => self.worker.timeouts.keep_alive,
+                Waits::Head => self.rules.timeouts.head,
+                Waits::Nothing | Waits::Next => self.rules.timeouts.keep_alive,
             });
         }
         ready!(self.timer.poll(cx));
@@ -169,8 +174,15 @@ impl Session {
             return Outcome::Linger;
         }
         let worker = Rc::clone(&self.worker);
-        let given = self.request.id.map(|id| id.of(head));
-        let id = RequestId::of(given, &worker.key, &mut *worker.rng.borrow_mut());
+        self.rules = worker.rules();
+        let (rules, request) = (Rc::clone(&self.rules), &self.request);
+        let route = rules.route(&Target {
+            host: request.host.map(|host| host.of(head)),
+            method: request.method.of(head),
+            path: request.path(head),
+        });
+        let given = request.id.map(|id| id.of(head));
+        let id = RequestId::of(given, &route.config.key, &mut *worker.rng.borrow_mut());
         let asked = Asked {
             request: &self.request,
             head,
@@ -179,7 +191,7 @@ impl Session {
             id: &id,
         };
         let mut body = Body::new(asked.request.framing);
-        let outcome = match settle(&worker, &asked) {
+        let outcome = match settle(&rules, &asked) {
             Some(error) => Outcome::Fail(error),
             None => match worker.own.as_ref().filter(|_| Own::has(asked.request.path(head))) {
                 // Rare: not every connection keeps room for it.
@@ -190,6 +202,8 @@ impl Session {
                 None => {
                     let exchange = Exchange {
                         worker: &worker,
+                        rules: &rules,
+                        route,
                         client: &mut self.wire,
                         timer: &mut self.timer,
                         asked,
@@ -197,6 +211,7 @@ impl Session {
                         answer_head: &mut self.answer_head,
                         answer: &mut self.answer,
                         replay: Replay::default(),
+                        issued: None,
                         client_state: ClientState::default(),
                         began: Instant::now(),
                     };
@@ -236,7 +251,7 @@ impl Session {
         to_head: bool,
     ) {
         let status = error.status();
-        let body = crate::reply::failure_text(&error.to_string());
+        let body = error.body();
         let date = self.worker.date();
         self.wire.begin();
         let out = self.wire.output();
@@ -316,11 +331,11 @@ impl Drop for Session {
 }
 
 /// What can be said of a request before anybody is asked.
-fn settle(worker: &Worker, asked: &Asked<'_>) -> Option<ProxyError> {
+fn settle(rules: &Rules, asked: &Asked<'_>) -> Option<ProxyError> {
     if asked.request.max_forwards == Some(0) {
         return Some(ProxyError::EndOfWay);
     }
-    match (asked.request.framing, worker.body_limit) {
+    match (asked.request.framing, rules.body_limit) {
         (Framing::Length(length), Some(limit)) if length > limit => {
             Some(ProxyError::TooLarge(limit))
         }
@@ -344,7 +359,7 @@ pub fn put_status(out: &mut Vec<u8>, status: u16) {
 /// # Errors
 /// When the client has gone, or does not take it in time.
 pub async fn flush(wire: &mut Wire, timer: &mut Timer, worker: &Worker) -> io::Result<()> {
-    timer.set(worker.timeouts.client_body);
+    timer.set(worker.rules().timeouts.client_body);
     poll_fn(|cx| match wire.poll_flush(cx) {
         Poll::Ready(done) => Poll::Ready(done),
         Poll::Pending => timer.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),

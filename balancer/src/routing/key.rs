@@ -112,9 +112,7 @@ impl Key {
                 return Self(key);
             }
             KeySource::Header(name) => request.header(name),
-            KeySource::Cookie(name) => {
-                request.header("cookie").and_then(|all| pair(all, b';', name.as_bytes()))
-            }
+            KeySource::Cookie(name) => cookie(request, name),
             KeySource::Query(name) => {
                 request.query().and_then(|all| pair(all, b'&', name.as_bytes()))
             }
@@ -139,6 +137,12 @@ impl From<&[u8]> for Key {
     fn from(bytes: &[u8]) -> Self {
         Self(SmallVec::from_slice(bytes))
     }
+}
+
+/// The value of a request's first cookie of this name, unless it is empty.
+pub fn cookie<'a>(request: &'a impl RequestView, name: &str) -> Option<&'a [u8]> {
+    let value = pair(request.header("cookie")?, b';', name.as_bytes())?;
+    Some(value).filter(|value| !value.is_empty())
 }
 
 /// The value of the first `name=value` among parts that `separator` parts.

@@ -164,6 +164,11 @@ impl Member {
         Self { id, weight, tenths: TENTHS }
     }
 
+    /// What of the requests is for it, against others': its weight, in tenths of it.
+    pub fn share(&self) -> u64 {
+        u64::from(self.weight) * u64::from(self.tenths.clamp(1, TENTHS))
+    }
+
     /// How many of `points` it has: the first ones.
     fn part_of(&self, points: u64) -> u64 {
         let tenths = u64::from(self.tenths.clamp(1, TENTHS));

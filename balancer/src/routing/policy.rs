@@ -1,6 +1,12 @@
 //! How one replica is chosen among the ready ones.
+//!
+//! Every policy is a function of the table, of what the caller draws for the request, and of the
+//! caller's test of who is acceptable (health is in the table already; what was tried, and what
+//! cannot be connected to, is the caller's). Where anybody is acceptable, somebody is chosen.
 
 use std::sync::Arc;
+
+use rand::{Rng, RngExt as _};
 
 use super::key::Key;
 use super::table::{Replica, Table};
@@ -11,14 +17,36 @@ pub enum Policy {
     /// By placement: the first of the key's owners that is acceptable.
     #[default]
     Hash,
+    /// One after another, each as often as its weight says.
+    RoundRobin,
+    /// The one with the fewest requests in flight for its weight; looks at all of them.
+    LeastRequests,
+    /// The less loaded of two drawn at random (Mitzenmacher 2001): nearly as good, for the price
+    /// of two.
+    TwoChoices,
 }
+
+/// What a request is chosen for by.
+#[derive(Clone, Copy, Debug)]
+pub struct Pick<'a> {
+    /// Its key, for [`Policy::Hash`].
+    pub key: &'a Key,
+    /// Its turn, for [`Policy::RoundRobin`]: counted over all requests that take turns together.
+    pub turn: usize,
+}
+
+/// How often two are drawn before all are looked at.
+const DRAWS: usize = 4;
+
+// === impl Policy ===
 
 impl Policy {
     /// The best ready replica that `accept` accepts; `None` when there is none.
     pub fn choose<'t>(
         self,
         table: &'t Table,
-        key: &Key,
+        pick: Pick<'_>,
+        rng: &mut impl Rng,
         mut accept: impl FnMut(&Arc<Replica>) -> bool,
     ) -> Option<&'t Arc<Replica>> {
         if table.ready_count() == 0 {
@@ -27,62 +55,69 @@ impl Policy {
         match self {
             Policy::Hash => table
                 .placement()
-                .owners(key.as_bytes())
+                .owners(pick.key.as_bytes())
                 .filter_map(|member| table.ready(member))
                 .find(|replica| accept(replica)),
+            Policy::RoundRobin => table
+                .turns()
+                .from(pick.turn)
+                .filter_map(|place| table.nth_ready(place))
+                .map(|(replica, _)| replica)
+                .find(|replica| accept(replica)),
+            Policy::LeastRequests => least_loaded(table, rng, accept),
+            Policy::TwoChoices => {
+                two_choices(table, rng, &mut accept).or_else(|| least_loaded(table, rng, accept))
+            }
         }
     }
+
+    /// Whether it draws turns.
+    pub fn takes_turns(self) -> bool {
+        matches!(self, Policy::RoundRobin)
+    }
+}
+
+/// A ready replica with what decides between two.
+type Loaded<'t> = (&'t Arc<Replica>, u64);
+
+/// Among equals the first after a random place, so that they share alike.
+fn least_loaded<'t>(
+    table: &'t Table,
+    rng: &mut impl Rng,
+    mut accept: impl FnMut(&Arc<Replica>) -> bool,
+) -> Option<&'t Arc<Replica>> {
+    let count = table.ready_count();
+    let begin = rng.random_range(0..count);
+    let all = (begin..count).chain(0..begin).filter_map(|place| table.nth_ready(place));
+    let best = all.filter(|(replica, _)| accept(replica)).reduce(less_loaded);
+    best.map(|(replica, _)| replica)
+}
+
+fn two_choices<'t>(
+    table: &'t Table,
+    rng: &mut impl Rng,
+    accept: &mut impl FnMut(&Arc<Replica>) -> bool,
+) -> Option<&'t Arc<Replica>> {
+    let count = table.ready_count();
+    for _ in 0..DRAWS {
+        let first = rng.random_range(0..count);
+        // Another one, where there is another.
+        let second = (first + rng.random_range(1..count.max(2))) % count;
+        let drawn = [first, second].into_iter().filter_map(|place| table.nth_ready(place));
+        let best = drawn.filter(|(replica, _)| accept(replica)).reduce(less_loaded);
+        if let Some((replica, _)) = best {
+            return Some(replica);
+        }
+    }
+    None
+}
+
+/// The one that would have less to do for its weight with one request more; the first of equals.
+fn less_loaded<'t>(one: Loaded<'t>, other: Loaded<'t>) -> Loaded<'t> {
+    let load =
+        |(replica, _): Loaded<'t>, by: u64| (replica.in_flight() as u128 + 1) * u128::from(by);
+    if load(other, one.1) < load(one, other.1) { other } else { one }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::SocketAddr;
-
-    use super::*;
-    use crate::fleet::seat::{Hostname, MemberId, Seat};
-    use crate::routing::placement::{Member, Placement, PlacementConfig, RingConfig};
-    use crate::routing::table::ReplicaId;
-
-    /// Five seats, of which `ready` have a ready replica.
-    fn table(ready: &[u32]) -> Table {
-        let member = |seat| MemberId::Seat(Seat::new(seat).unwrap());
-        let members: Vec<Member> = (1..=5).map(|seat| Member::new(member(seat), 1)).collect();
-        let config = PlacementConfig::Ring(RingConfig::default());
-        let placement = Arc::new(Placement::build(&config, &members).unwrap());
-        let replicas = ready.iter().map(|seat| {
-            let name = Hostname::of_seat(Seat::new(*seat).unwrap());
-            let address = SocketAddr::from(([127, 0, 0, 1], 9));
-            Arc::new(Replica::new(ReplicaId((*seat).into()), name, member(*seat), address))
-        });
-        Table::new(placement, replicas, Vec::new())
-    }
-
-    #[test]
-    fn a_key_goes_to_its_first_ready_owner_that_is_accepted() {
-        let (all, some) = (table(&[1, 2, 3, 4, 5]), table(&[2, 4]));
-        for key in 0..500_u32 {
-            let key = Key::from(key.to_string().as_bytes());
-            let owners: Vec<MemberId> = all
-                .placement()
-                .owners(key.as_bytes())
-                .map(|index| all.placement().members()[index].id)
-                .collect();
-            let chosen = |table: &Table, not: Option<MemberId>| {
-                Policy::Hash
-                    .choose(table, &key, |replica| Some(replica.member()) != not)
-                    .map(|replica| replica.member())
-            };
-            assert_eq!(chosen(&all, None), Some(owners[0]));
-            assert_eq!(chosen(&all, Some(owners[0])), Some(owners[1]));
-            let ready = |id: &&MemberId| matches!(id.seat().unwrap().get(), 2 | 4);
-            assert_eq!(chosen(&some, None), owners.iter().find(ready).copied());
-        }
-    }
-
-    #[test]
-    fn nobody_is_chosen_when_none_is_ready_or_accepted() {
-        let key = Key::from(&b"1"[..]);
-        assert!(Policy::Hash.choose(&table(&[]), &key, |_| true).is_none());
-        assert!(Policy::Hash.choose(&table(&[1, 2]), &key, |_| false).is_none());
-    }
-}
+mod tests;

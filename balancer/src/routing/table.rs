@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::placement::Placement;
+use super::turns::Turns;
 use crate::fleet::seat::{Hostname, MemberId};
 
 /// Tells replicas apart, also those that had the same hostname or address after one another: what
@@ -38,7 +39,10 @@ pub struct Table {
     placement: Arc<Placement>,
     /// By index of member: the ready replica, if there is one.
     ready: Vec<Option<Arc<Replica>>>,
-    ready_count: usize,
+    /// The members that have one, ascending.
+    serving: Vec<u32>,
+    /// Made when the first request asks for it.
+    turns: OnceLock<Turns>,
     listing: Vec<Hostname>,
 }
 
@@ -201,8 +205,9 @@ impl Table {
                 by_member[index] = Some(replica);
             }
         }
-        let ready_count = by_member.iter().flatten().count();
-        Self { placement, ready: by_member, ready_count, listing }
+        let serving = (0..).zip(&by_member).filter(|(_, replica)| replica.is_some());
+        let serving = serving.map(|(member, _)| member).collect();
+        Self { placement, ready: by_member, serving, turns: OnceLock::new(), listing }
     }
 
     /// How the key space is divided.
@@ -222,7 +227,23 @@ impl Table {
 
     /// How many replicas are ready.
     pub fn ready_count(&self) -> usize {
-        self.ready_count
+        self.serving.len()
+    }
+
+    /// One of the ready replicas, by its place among them, and its weight.
+    pub fn nth_ready(&self, place: usize) -> Option<(&Arc<Replica>, u64)> {
+        let member = *self.serving.get(place)? as usize;
+        let weight = self.placement.members().get(member)?.share();
+        Some((self.ready(member)?, weight))
+    }
+
+    /// Who has which turn, of those that are ready.
+    pub fn turns(&self) -> &Turns {
+        self.turns.get_or_init(|| {
+            let weights =
+                (0..self.ready_count()).filter_map(|place| Some(self.nth_ready(place)?.1));
+            Turns::new(&weights.collect::<Vec<_>>())
+        })
     }
 
     /// The replicas that run, in the order in which they joined.

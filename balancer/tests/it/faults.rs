@@ -1,5 +1,28 @@
 //! What goes wrong around a balancer, and that it goes on: the engine by script, replicas and
 //! networks for real.
+//!
+//! | fault | where it is tested |
+//! |---|---|
+//! | engine restarts, hangs, is unreachable or unusable | [`gone`], `docker::restart`, `docker::look` |
+//! | events lost, late, doubled, too many | [`events`] |
+//! | answers 500, 409, 404, 304, cut, lost; names taken | [`answers`] |
+//! | replica killed, ends by itself, out of memory | [`deaths`], `docker`, `docker::look`, `fleet` |
+//! | exit loops, starts that never end | `fleet`, `heal::status`, `heal::undo` |
+//! | hung, paused, woken up too late | `heal::hung`, `docker::look` |
+//! | slow starts, ports that never open | [`deaths`], `heal::status` |
+//! | flapping, errors to all or to probes only | `heal::outliers`, `heal::panic`, `heal::unwell` |
+//! | images missing, registries slow or refusing | `docker::pull`, `docker` |
+//! | an operator's stop, restart, removal | `docker`, `docker::look`, [`events`] |
+//! | a stranger at a dead one's address, packets dropped, all dead, one slow | [`neighbours`] |
+//! | balancer killed in `/add`, `/rm`, an update; started again; stopped under load | `docker::leaving`, `docker::roll`, [`deaths`], [`neighbours`] |
+//! | two balancers on one engine | `docker::pair` |
+//! | many changes at once, thousands of replicas | [`crowd`], `heal::many` |
+//! | bad names, bad bodies, foreign pages | `contract`, `guard`, [`deaths`] |
+//! | logs that cannot be written, control characters | [`text`] |
+//! | no descriptors left | [`descriptors`] |
+//!
+//! That the clock may jump is nowhere tested: nothing but log lines and dates looks at the time of
+//! day, and the freshness of an engine's event, which then waits for the next listing.
 
 mod answers;
 mod crowd;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tracing::debug;
 
 use super::super::error::{Broken, ProxyError};
+use super::super::fan::Held;
 use super::super::message::Reply;
 use super::super::tunnel::tunnel;
 use super::super::wire::Writer;
@@ -29,7 +30,7 @@ struct Download {
 
 impl Exchange<'_> {
     /// Passes the answer on as it comes. `in_flight` counts the request until its last byte.
-    pub(super) async fn relay(
+    pub(in super::super) async fn relay(
         mut self,
         mut link: Link,
         head: usize,
@@ -38,7 +39,7 @@ impl Exchange<'_> {
     ) -> Outcome {
         let _in_flight = in_flight;
         let status = self.answer.status;
-        if self.worker.unknown_path && status == 404 {
+        if self.rules.unknown_path && status == 404 {
             link.wire.consume(head);
             let path = self.asked.request.path(self.asked.head);
             let path = String::from_utf8_lossy(path).into_owned();
@@ -50,10 +51,10 @@ impl Exchange<'_> {
         }
         let framing = self.framing();
         let close = self.closes(&link, framing);
-        self.put_head(&link, head, framing, close);
+        self.put_head(&link.wire.input()[..head], framing, close);
         link.wire.consume(head);
         if status == 101 {
-            let span = self.worker.timeouts.tunnel;
+            let span = self.route.config.timeouts.tunnel;
             Box::pin(tunnel(self.client, &mut link.wire, self.timer, span)).await;
             return Outcome::Close;
         }
@@ -82,6 +83,46 @@ impl Exchange<'_> {
         }
     }
 
+    /// Passes on an answer that is there as a whole.
+    pub(in super::super) async fn relay_held(mut self, held: Held) -> Outcome {
+        let Held { head, answer, bytes, body } = held;
+        let framing = match answer.framing {
+            Framing::None => Framing::None,
+            Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
+                Framing::Length(body.len() as u64)
+            }
+        };
+        (*self.answer, *self.answer_head) = (answer, head);
+        let close = !self.asked.request.wants_more()
+            || self.client_state.ended
+            || self.worker.shared.is_stopping();
+        self.put_head(&bytes, framing, close);
+        let (mut given, mut watch) = (0, Watch::default());
+        let taken = poll_fn(|cx| {
+            watch.waits = Some(Waits::ClientTakes);
+            loop {
+                let rest = &body[given..];
+                let step = match rest {
+                    [] => self.client.poll_flush(cx).map_ok(|()| 0),
+                    rest => self.client.poll_content(cx, &mut Writer::Plain, rest),
+                };
+                match step {
+                    Poll::Ready(Ok(_)) if rest.is_empty() => return Poll::Ready(true),
+                    Poll::Ready(Ok(taken)) => (given, watch.moved) = (given + taken, true),
+                    Poll::Ready(Err(_gone)) => return Poll::Ready(false),
+                    Poll::Pending => break,
+                }
+            }
+            let late = watch.poll(cx, self.timer, &self.route.config.timeouts, || false);
+            late.map(|_client| false)
+        });
+        match (taken.await, close) {
+            (true, false) => Outcome::Keep,
+            (true, true) => Outcome::Close,
+            (false, _) => gone(),
+        }
+    }
+
     /// How the answer's body is delimited for the client (RFC 9112 6.1: no chunks in HTTP/1.0).
     fn framing(&self) -> Framing {
         match self.answer.framing {
@@ -103,7 +144,7 @@ impl Exchange<'_> {
             || self.worker.shared.is_stopping()
     }
 
-    fn put_head(&mut self, link: &Link, head: usize, framing: Framing, close: bool) {
+    fn put_head(&mut self, bytes: &[u8], framing: Framing, close: bool) {
         self.client.begin();
         let date = self.worker.date();
         let reply = Reply {
@@ -111,9 +152,9 @@ impl Exchange<'_> {
             close,
             keep_alive: self.asked.request.minor == 0,
             date: &date,
-            via: self.worker.via.as_deref(),
+            via: self.rules.via.as_deref(),
+            cookie: self.issued.as_deref(),
         };
-        let bytes = &link.wire.input()[..head];
         let out = self.client.output();
         self.asked.put_answer(out, self.answer, self.answer_head, bytes, &reply);
     }
@@ -144,7 +185,7 @@ impl Exchange<'_> {
         if uploaded && self.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(Broken::Gone));
         }
-        match ready!(watch.poll(cx, self.timer, self.worker, || false)) {
+        match ready!(watch.poll(cx, self.timer, &self.route.config.timeouts, || false)) {
             Waits::ClientSends | Waits::ClientTakes => Poll::Ready(Err(Broken::ClientLate)),
             Waits::ReplicaTakes | Waits::Answer | Waits::ReplicaSends => {
                 Poll::Ready(Err(Broken::Late))

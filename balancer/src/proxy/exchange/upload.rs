@@ -4,10 +4,13 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use super::super::error::Failure;
-use super::super::wire::Writer;
+use super::super::message::CONTINUE;
+use super::super::wire::{Wire, Writer};
 use super::watch::{Waits, Watch};
 use super::{Exchange, Link};
+use crate::http1::answer::{Answer, StatusLine};
 use crate::http1::chunked::Next;
+use crate::http1::head::{Head, HeadLimits};
 use crate::http1::request::are_offered;
 use crate::routing::table::Replica;
 
@@ -44,7 +47,8 @@ impl Exchange<'_> {
                 return Poll::Ready(Err(Failure::Gone));
             }
         }
-        match ready!(watch.poll(cx, self.timer, self.worker, || replica.is_dead())) {
+        match ready!(watch.poll(cx, self.timer, &self.route.config.timeouts, || replica.is_dead()))
+        {
             Waits::ClientSends => Poll::Ready(Err(Failure::ClientLate)),
             Waits::Answer if replica.is_dead() => {
                 Poll::Ready(Err(Failure::Lost(io::Error::other("the replica is gone"))))
@@ -104,7 +108,7 @@ impl Exchange<'_> {
                     Ok(given) => given,
                     Err(error) => return Poll::Ready(link.refuse(error).map(|()| false)),
                 };
-                self.replay.keep(&content[..given], self.worker.retry.body);
+                self.replay.keep(&content[..given], self.route.config.retry.body);
                 self.client.consume(given);
                 self.body.taken(given);
                 link.given += given as u64;
@@ -144,7 +148,7 @@ impl Exchange<'_> {
     }
 
     fn check_size(&self, more: usize) -> Result<(), Failure> {
-        match self.worker.body_limit {
+        match self.rules.body_limit {
             Some(limit) if self.replay.came + more as u64 > limit => Err(Failure::TooLarge(limit)),
             Some(_) | None => Ok(()),
         }
@@ -154,41 +158,25 @@ impl Exchange<'_> {
     /// (RFC 9110 15.2), but for the go-ahead that the client waits for. Many clients take any
     /// other for the final one.
     fn poll_head(&mut self, cx: &mut Context<'_>, link: &mut Link) -> Poll<Result<usize, Failure>> {
+        let request = self.asked.request;
+        let to_head = request.method.of(self.asked.head) == b"HEAD";
         loop {
-            let input = link.wire.input();
-            let head = self.answer_head.parse(input, &self.worker.limits).map_err(Failure::Head)?;
-            if let Some(length) = head {
-                let request = self.asked.request;
-                let to_head = request.method.of(self.asked.head) == b"HEAD";
-                let read = self.answer.read(self.answer_head, &input[..length], to_head);
-                read.map_err(Failure::Answer)?;
-                if self.answer.status == 101 && !self.is_asked_change(&input[..length]) {
-                    return Poll::Ready(Err(Failure::Unasked));
-                }
-                if !self.answer.is_interim() {
-                    return Poll::Ready(Ok(length));
-                }
-                let waits = request.expects && !self.client_state.continued;
-                if self.answer.status == 100 && waits {
-                    self.client_state.continued = true;
-                    self.client.begin();
-                    self.client.output().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-                }
-                link.wire.consume(length);
-                self.answer_head.clear();
-                continue;
+            let (wire, head, answer) = (&mut link.wire, &mut *self.answer_head, &mut *self.answer);
+            let length = ready!(poll_answer(cx, wire, head, answer, &self.rules.limits, to_head))?;
+            if self.answer.status == 101 && !self.is_asked_change(&link.wire.input()[..length]) {
+                return Poll::Ready(Err(Failure::Unasked));
             }
-            let more = ready!(link.wire.poll_fill(cx));
-            let error = match more {
-                Ok(0) => io::ErrorKind::UnexpectedEof.into(),
-                Ok(_) => continue,
-                Err(error) => error,
-            };
-            return Poll::Ready(Err(match link.wire.sent() {
-                0 => Failure::NotSent(error),
-                _ if self.answer_head.is_new() => Failure::Lost(error),
-                _ => Failure::HeadCut(error),
-            }));
+            if !self.answer.is_interim() {
+                return Poll::Ready(Ok(length));
+            }
+            let waits = request.expects && !self.client_state.continued;
+            if self.answer.status == 100 && waits {
+                self.client_state.continued = true;
+                self.client.begin();
+                self.client.output().extend_from_slice(CONTINUE);
+            }
+            link.wire.consume(length);
+            self.answer_head.clear();
         }
     }
 
@@ -201,15 +189,43 @@ impl Exchange<'_> {
 
     /// Ready when the client has gone. What it sends already for its next request is read, as far
     /// as there is room.
-    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in super::super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.client_state.ended && self.client.has_room() {
             match ready!(self.client.poll_fill(cx)) {
-                Ok(0) if self.worker.half_close => self.client_state.ended = true,
+                Ok(0) if self.rules.half_close => self.client_state.ended = true,
                 Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(_) => {}
             }
         }
         Poll::Pending
+    }
+}
+
+/// Until the head of an answer is there, interim or final: its length, and what it means.
+pub(in super::super) fn poll_answer(
+    cx: &mut Context<'_>,
+    wire: &mut Wire,
+    head: &mut Head<StatusLine>,
+    answer: &mut Answer,
+    limits: &HeadLimits,
+    to_head: bool,
+) -> Poll<Result<usize, Failure>> {
+    loop {
+        let input = wire.input();
+        if let Some(length) = head.parse(input, limits).map_err(Failure::Head)? {
+            answer.read(head, &input[..length], to_head).map_err(Failure::Answer)?;
+            return Poll::Ready(Ok(length));
+        }
+        let error = match ready!(wire.poll_fill(cx)) {
+            Ok(0) => io::ErrorKind::UnexpectedEof.into(),
+            Ok(_) => continue,
+            Err(error) => error,
+        };
+        return Poll::Ready(Err(match wire.sent() {
+            0 => Failure::NotSent(error),
+            _ if head.is_new() => Failure::Lost(error),
+            _ => Failure::HeadCut(error),
+        }));
     }
 }
 

@@ -3,8 +3,8 @@
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use super::super::Worker;
 use super::super::timer::Timer;
+use crate::config::Timeouts;
 
 /// How often a request that waits for its answer looks whether its replica is there still: one
 /// that was cut off the network or frozen says nothing.
@@ -12,7 +12,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Whom a request or an answer waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Waits {
+pub(in super::super) enum Waits {
     /// For the client to send its body.
     ClientSends,
     /// For the client to take its answer.
@@ -27,23 +27,23 @@ pub(super) enum Waits {
 
 /// What is waited for; the time runs from when that began or last moved.
 #[derive(Default)]
-pub(super) struct Watch {
+pub(in super::super) struct Watch {
     timed: Option<Waits>,
     /// When an answer is late.
     late_at: Option<Instant>,
-    pub(super) waits: Option<Waits>,
-    pub(super) moved: bool,
+    pub(in super::super) waits: Option<Waits>,
+    pub(in super::super) moved: bool,
 }
 
 // === impl Watch ===
 
 impl Watch {
     /// Ready with what was waited for in vain: for an answer also once the replica is `gone`.
-    pub(super) fn poll(
+    pub(in super::super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         timer: &mut Timer,
-        worker: &Worker,
+        timeouts: &Timeouts,
         gone: impl Fn() -> bool,
     ) -> Poll<Waits> {
         let waits = self.waits.unwrap_or(Waits::Answer);
@@ -51,10 +51,10 @@ impl Watch {
         if self.timed != Some(waits) || (moved && waits != Waits::Answer) {
             self.timed = Some(waits);
             timer.set(match waits {
-                Waits::ClientSends | Waits::ClientTakes => worker.timeouts.client_body,
-                Waits::ReplicaTakes | Waits::ReplicaSends => worker.timeouts.replica_body,
+                Waits::ClientSends | Waits::ClientTakes => timeouts.client_body,
+                Waits::ReplicaTakes | Waits::ReplicaSends => timeouts.replica_body,
                 Waits::Answer => {
-                    let span = worker.timeouts.first_byte;
+                    let span = timeouts.first_byte;
                     self.late_at = Some(Instant::now() + span);
                     span.min(LOOK_AGAIN)
                 }

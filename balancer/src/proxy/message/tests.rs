@@ -27,7 +27,7 @@ fn sent_on(request: &str, answer: &str) -> (String, String) {
     let mut read = Answer::new();
     read.read(&head, answer.as_bytes(), false).unwrap();
     let (framing, date) = (read.framing, &b"now"[..]);
-    let reply = Reply { framing, close: false, keep_alive: false, date, via: None };
+    let reply = Reply { framing, close: false, keep_alive: false, date, via: None, cookie: None };
     asked.put_answer(&mut back, &read, &head, answer.as_bytes(), &reply);
     let fields = |out: Vec<u8>| {
         let text = String::from_utf8(out).unwrap();

@@ -11,7 +11,7 @@ use actix_web::web::{Bytes, BytesMut};
 use super::super::Worker;
 use super::super::error::ProxyError;
 use super::super::exchange::Outcome;
-use super::super::message::{Asked, put_connection, put_framing};
+use super::super::message::{Asked, CONTINUE, put_connection, put_framing};
 use super::super::session::{flush, put_status};
 use super::super::timer::Timer;
 use super::super::wire::{Wire, Writer};
@@ -35,28 +35,29 @@ pub async fn answer(
 ) -> Outcome {
     if asked.request.expects {
         wire.begin();
-        wire.output().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        wire.output().extend_from_slice(CONTINUE);
         if flush(wire, timer, worker).await.is_err() {
             return Outcome::Abort;
         }
     }
-    let read = match read_all(wire, timer, worker, body).await {
-        Ok(read) => read,
+    let read = match read_whole(wire, timer, worker, body, OWN_BODY_MAX).await {
+        Ok(read) => read.freeze(),
         Err(error) => return Outcome::Fail(error),
     };
     let answer = own.call(asked, read).await;
     relay_own(answer, worker, wire, timer, asked, body).await
 }
 
-/// The whole body of a request, or the first [`OWN_BODY_MAX`] bytes and a bit more of it.
-async fn read_all(
+/// The whole body of a request, or the first `most` bytes and a bit more of it.
+pub async fn read_whole(
     wire: &mut Wire,
     timer: &mut Timer,
     worker: &Worker,
     body: &mut Body,
-) -> Result<Bytes, ProxyError> {
+    most: usize,
+) -> Result<BytesMut, ProxyError> {
     let mut read = BytesMut::new();
-    while read.len() <= OWN_BODY_MAX {
+    while read.len() <= most {
         match body.next(wire.input()).map_err(|_bad| ProxyError::ClientBody)? {
             Next::Content { skip, length } => {
                 wire.consume(skip);
@@ -70,7 +71,7 @@ async fn read_all(
             }
             Next::More => {
                 wire.consume(wire.input().len());
-                timer.set(worker.timeouts.client_body);
+                timer.set(worker.rules().timeouts.client_body);
                 let more = poll_fn(|cx| match wire.poll_fill(cx) {
                     Poll::Ready(more) => Poll::Ready(Some(more)),
                     Poll::Pending => timer.poll(cx).map(|()| None),
@@ -83,7 +84,7 @@ async fn read_all(
             }
         }
     }
-    Ok(read.freeze())
+    Ok(read)
 }
 
 /// Passes an answer of the balancer's own on, as it comes.
@@ -137,13 +138,13 @@ async fn send_own(
     timer: &mut Timer,
 ) -> bool {
     loop {
-        timer.set(worker.timeouts.client_body);
+        timer.set(worker.rules().timeouts.client_body);
         match poll_fn(|cx| poll_own(cx, Pin::new(&mut content), wire, timer)).await {
             None => break,
             Some(Err(())) => return false,
             Some(Ok(mut bytes)) => {
                 while !bytes.is_empty() {
-                    timer.set(worker.timeouts.client_body);
+                    timer.set(worker.rules().timeouts.client_body);
                     let taken = poll_fn(|cx| match wire.poll_content(cx, &mut writer, &bytes) {
                         Poll::Ready(taken) => Poll::Ready(taken.ok()),
                         Poll::Pending => timer.poll(cx).map(|()| None),

@@ -1,0 +1,383 @@
+//! One request at several replicas: at all of them until each has succeeded, or at some for the
+//! first success.
+//!
+//! What is sent goes on whether or not the client stays: tasks of their own, counted, so that the
+//! balancer does not end before they do.
+
+mod letter;
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use actix_web::rt::spawn;
+use futures_util::future::join_all;
+use smallvec::SmallVec;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::sleep;
+use tracing::debug;
+
+use super::error::{Failure, ProxyError, Unsent};
+use super::exchange::{Exchange, Link, Outcome};
+use super::message::CONTINUE;
+use super::own::answer::read_whole;
+use super::rules::Rules;
+use super::session::flush;
+use super::{Common, Worker};
+use crate::config::{FanConfig, RouteConfig};
+use crate::routing::key::Key;
+use crate::routing::policy::Pick;
+use crate::routing::table::{InFlight, Replica, ReplicaId};
+pub(super) use letter::{Held, Letter, Sent};
+
+/// How often one that pauses looks whether its replica and its client are there still.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Requests under way that no connection of a client may be waiting for.
+#[derive(Debug, Default)]
+pub struct Background {
+    under_way: AtomicUsize,
+    ended: Notify,
+}
+
+/// One of them, until dropped.
+struct UnderWay(Arc<Common>);
+
+/// What is to be sent, with all that it takes.
+struct Work {
+    worker: Rc<Worker>,
+    rules: Rc<Rules>,
+    route: RouteConfig,
+    fan: FanConfig,
+    key: Key,
+    letter: Letter,
+}
+
+/// Where a task leaves what came of it; closed once the client has gone.
+type Tell<T> = oneshot::Sender<Result<T, ProxyError>>;
+
+/// The first success, on its way.
+pub(super) struct Won {
+    sent: Sent,
+    replica: Arc<Replica>,
+    in_flight: InFlight,
+}
+
+/// What came of one replica.
+enum Delivered {
+    /// It succeeded.
+    Well(Box<Held>),
+    /// It does not belong to the fleet any more, so nothing is wanted of it.
+    Left,
+    /// It was asked as often as it may be, or the client has gone.
+    Failed(Unsent),
+}
+
+/// Sends a request to every ready replica. Answers, when all have succeeded, what its first owner
+/// said.
+pub(super) async fn all(mut exchange: Exchange<'_>, fan: &FanConfig) -> Outcome {
+    let work = match prepare(&mut exchange, fan).await {
+        Ok(work) => work,
+        Err(outcome) => return outcome,
+    };
+    let replicas = work.replicas(None, exchange.route.turn());
+    if replicas.is_empty() {
+        return Outcome::Fail(ProxyError::NoReplica);
+    }
+    let (tell, told) = oneshot::channel();
+    let under_way = UnderWay::begin(&work.worker.common);
+    spawn(async move {
+        let _under_way = under_way;
+        work.send_to_all(replicas, tell).await;
+    });
+    match wait(&mut exchange, told).await {
+        Ok(held) => exchange.relay_held(*held).await,
+        Err(outcome) => outcome,
+    }
+}
+
+/// Sends a request to several ready replicas at once, and answers what the first that succeeds
+/// says.
+pub(super) async fn first(
+    mut exchange: Exchange<'_>,
+    fan: &FanConfig,
+    among: Option<usize>,
+) -> Outcome {
+    let work = match prepare(&mut exchange, fan).await {
+        Ok(work) => work,
+        Err(outcome) => return outcome,
+    };
+    let turn = exchange.route.turn();
+    let (tell, told) = oneshot::channel();
+    let under_way = UnderWay::begin(&work.worker.common);
+    spawn(async move {
+        let _under_way = under_way;
+        work.send_for_first(among, turn, tell).await;
+    });
+    match wait(&mut exchange, told).await {
+        Ok(Won { sent, replica, in_flight }) => {
+            relay_sent(exchange, sent, &replica, in_flight).await
+        }
+        Err(outcome) => outcome,
+    }
+}
+
+/// Passes an answer on whose head is there.
+pub(super) async fn relay_sent(
+    exchange: Exchange<'_>,
+    sent: Sent,
+    replica: &Arc<Replica>,
+    in_flight: InFlight,
+) -> Outcome {
+    *exchange.answer = sent.answer;
+    *exchange.answer_head = sent.head;
+    exchange.relay(Link::asked(sent.wire), sent.length, replica, in_flight).await
+}
+
+/// Reads the whole request.
+async fn prepare(exchange: &mut Exchange<'_>, fan: &FanConfig) -> Result<Work, Outcome> {
+    let Exchange { worker, client, timer, body, asked, rules, route, .. } = exchange;
+    if asked.request.expects {
+        client.begin();
+        client.output().extend_from_slice(CONTINUE);
+        if flush(client, timer, worker).await.is_err() {
+            return Err(Outcome::Abort);
+        }
+    }
+    let read = read_whole(client, timer, worker, body, fan.body).await.map_err(Outcome::Fail)?;
+    if read.len() > fan.body {
+        return Err(Outcome::Fail(ProxyError::TooLarge(fan.body as u64)));
+    }
+    let letter = Letter::new(asked, read.freeze());
+    let (worker, rules) = (Rc::clone(worker), Rc::clone(rules));
+    let (route, fan) = (route.config.clone(), fan.clone());
+    Ok(Work { worker, rules, route, fan, key: exchange.key(), letter })
+}
+
+/// Waits for what came of it, or for the client's end.
+async fn wait<T>(
+    exchange: &mut Exchange<'_>,
+    mut told: oneshot::Receiver<Result<T, ProxyError>>,
+) -> Result<T, Outcome> {
+    poll_fn(|cx| {
+        if let Poll::Ready(told) = Pin::new(&mut told).poll(cx) {
+            // A task that ended without a word has panicked.
+            let told = told.unwrap_or(Err(ProxyError::Lost));
+            return Poll::Ready(told.map_err(Outcome::Fail));
+        }
+        exchange.poll_gone(cx).map(|()| {
+            debug!(status = 499, "client has gone");
+            Err(Outcome::Abort)
+        })
+    })
+    .await
+}
+
+// === impl Work ===
+
+impl Work {
+    /// The ready replicas that are asked, the best first.
+    fn replicas(&self, among: Option<usize>, turn: usize) -> Vec<Arc<Replica>> {
+        let table = self.worker.shared.table();
+        let most = among.unwrap_or(usize::MAX).min(table.ready_count());
+        let pick = Pick { key: &self.key, turn };
+        let mut taken: SmallVec<[ReplicaId; 8]> = SmallVec::new();
+        let mut replicas = Vec::with_capacity(most);
+        while replicas.len() < most {
+            let chosen = self.worker.choose(self.route.policy, &table, pick, &taken);
+            let Some(replica) = chosen else { break };
+            taken.push(replica.id());
+            replicas.push(Arc::clone(replica));
+        }
+        replicas
+    }
+
+    async fn send_to_all(self, replicas: Vec<Arc<Replica>>, tell: Tell<Box<Held>>) {
+        let deliveries = replicas.iter().map(|replica| self.deliver(replica, &tell));
+        let (mut best, mut failed) = (None, Vec::new());
+        for delivered in join_all(deliveries).await {
+            match delivered {
+                Delivered::Well(held) => best = best.or(Some(held)),
+                Delivered::Left => {}
+                Delivered::Failed(unsent) => failed.push(unsent),
+            }
+        }
+        let outcome = match best {
+            _ if !failed.is_empty() => Err(ProxyError::Unsent(failed)),
+            Some(held) => Ok(held),
+            None => Err(ProxyError::NoReplica),
+        };
+        // Nobody waits for it whose client has gone.
+        let _told = tell.send(outcome).is_ok();
+    }
+
+    /// Sends to one replica until it succeeds, or may not be asked again.
+    async fn deliver(&self, replica: &Arc<Replica>, tell: &Tell<Box<Held>>) -> Delivered {
+        let mut attempts = 0;
+        loop {
+            let Some(in_flight) = replica.enter() else { return Delivered::Left };
+            let outcome = self.ask(replica).await;
+            attempts += 1;
+            let error = match outcome {
+                Ok(sent) => {
+                    let status = sent.answer.status;
+                    let held = sent.hold(self, replica, self.fan.body).await;
+                    match held {
+                        Ok(held) if self.fan.is_success(status) => {
+                            return Delivered::Well(Box::new(held));
+                        }
+                        Ok(_) => format!("answered {status}"),
+                        Err(error) => error.to_string(),
+                    }
+                }
+                Err(failure) => crate::telemetry::chain(&failure),
+            };
+            drop(in_flight);
+            let hostname = replica.hostname();
+            debug!(%hostname, attempts, error, "replica did not succeed");
+            if attempts >= self.fan.attempts
+                || !self.pause(attempts, Some(replica), || tell.is_closed()).await
+            {
+                if has_left(replica) {
+                    return Delivered::Left;
+                }
+                let replica = hostname.to_string();
+                return Delivered::Failed(Unsent { replica, attempts, error });
+            }
+        }
+    }
+
+    async fn send_for_first(self, among: Option<usize>, turn: usize, tell: Tell<Won>) {
+        let tell = RefCell::new(Some(tell));
+        let mut round = 1;
+        let error = loop {
+            let replicas = self.replicas(among, turn);
+            if replicas.is_empty() && round == 1 {
+                break ProxyError::NoReplica;
+            }
+            let tried = replicas.iter().map(|replica| self.try_one(replica, round, &tell));
+            let failed: Vec<Unsent> = join_all(tried).await.into_iter().flatten().collect();
+            // Somebody has succeeded.
+            if tell.borrow().is_none() {
+                return;
+            }
+            let gone = || tell.borrow().as_ref().is_none_or(oneshot::Sender::is_closed);
+            if round >= self.fan.attempts || !self.pause(round, None, gone).await {
+                break ProxyError::Unsent(failed);
+            }
+            round += 1;
+        };
+        if let Some(tell) = tell.take() {
+            let _told = tell.send(Err(error)).is_ok();
+        }
+    }
+
+    /// Sends to one replica. The first success goes to the client as it comes; of the others the
+    /// rest is read. What is wrong, if anything is.
+    async fn try_one(
+        &self,
+        replica: &Arc<Replica>,
+        round: u32,
+        tell: &RefCell<Option<Tell<Won>>>,
+    ) -> Option<Unsent> {
+        let unsent =
+            |error| Unsent { replica: replica.hostname().to_string(), attempts: round, error };
+        let Some(in_flight) = replica.enter() else { return Some(unsent("has left".to_owned())) };
+        let sent = match self.ask(replica).await {
+            Ok(sent) => sent,
+            Err(failure) => return Some(unsent(crate::telemetry::chain(&failure))),
+        };
+        let status = sent.answer.status;
+        if !self.fan.is_success(status) {
+            sent.finish(self, replica).await;
+            return Some(unsent(format!("answered {status}")));
+        }
+        let won = Won { sent, replica: Arc::clone(replica), in_flight };
+        let tell = tell.borrow_mut().take();
+        // Another one was faster, or the client has gone.
+        let unwanted = match tell {
+            Some(tell) => tell.send(Ok(won)).err().and_then(Result::ok),
+            None => Some(won),
+        };
+        if let Some(Won { sent, in_flight, .. }) = unwanted {
+            sent.finish(self, replica).await;
+            drop(in_flight);
+        }
+        None
+    }
+
+    /// Sends the letter to one replica, once: until the head of its answer is there.
+    async fn ask(&self, replica: &Arc<Replica>) -> Result<Sent, Failure> {
+        let asked =
+            self.letter.send(&self.worker, &self.rules, &self.route.timeouts, replica).await;
+        match &asked {
+            Ok(sent) => self.worker.note(replica, sent.answer.status < 500),
+            Err(failure) if failure.blames_the_replica() => self.worker.note(replica, false),
+            Err(_) => {}
+        }
+        asked
+    }
+
+    /// Waits until what failed so often may be sent again: whether it is wanted still, by the
+    /// client where that counts, and of the replica where it is one.
+    async fn pause(
+        &self,
+        failures: u32,
+        replica: Option<&Replica>,
+        gone: impl Fn() -> bool,
+    ) -> bool {
+        let pause = self.fan.repeat.pause(failures - 1, &mut *self.worker.rng.borrow_mut());
+        let until = Instant::now() + pause;
+        loop {
+            let unwanted = self.fan.abandon && gone() || replica.is_some_and(has_left);
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || unwanted {
+                return !unwanted;
+            }
+            sleep(left.min(LOOK_AGAIN)).await;
+        }
+    }
+}
+
+/// Whether a replica does not belong to the fleet any more.
+fn has_left(replica: &Replica) -> bool {
+    replica.is_closed() || replica.is_dead()
+}
+
+// === impl Background ===
+
+impl Background {
+    /// Until there are none.
+    pub async fn ended(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.under_way.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+// === impl UnderWay ===
+
+impl UnderWay {
+    fn begin(common: &Arc<Common>) -> Self {
+        common.background.under_way.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(common))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let Self(common) = self;
+        if common.background.under_way.fetch_sub(1, Ordering::SeqCst) == 1 {
+            common.background.ended.notify_waiters();
+        }
+    }
+}

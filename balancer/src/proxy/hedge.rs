@@ -1,0 +1,152 @@
+//! One request at a second replica where the first is late: the first answer is taken, the other
+//! one given up (Dean and Barroso, "The Tail at Scale", 2013).
+
+use std::future::{pending, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use actix_web::web::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::sleep;
+use tracing::debug;
+
+use super::Worker;
+use super::error::{Failure, ProxyError};
+use super::exchange::{Exchange, Outcome};
+use super::fan::{Letter, Sent, relay_sent};
+use super::rules::{Hedging, Rules};
+use crate::config::Timeouts;
+use crate::http1::Framing;
+use crate::routing::policy::Pick;
+use crate::routing::table::{InFlight, Replica, ReplicaId};
+
+/// A replica that is asked.
+type Entered = (Arc<Replica>, InFlight);
+
+/// What comes next.
+enum Event {
+    /// A replica has answered, or failed.
+    Tried(Entered, Result<Sent, Failure>),
+    /// The first one is late.
+    Late,
+    /// The client has gone.
+    Gone,
+}
+
+impl Exchange<'_> {
+    /// Whether the request may be at two replicas at once: it asks for nothing that could be done
+    /// twice, and has no body.
+    pub(super) fn may_be_hedged(&self) -> bool {
+        let request = self.asked.request;
+        request.is_idempotent(self.asked.head)
+            && request.framing == Framing::None
+            && request.upgrade.is_none()
+    }
+
+    /// The next replica that is asked, entered.
+    fn enter_next(&self, pick: Pick<'_>, tried: &mut Vec<ReplicaId>) -> Option<Entered> {
+        loop {
+            let table = self.worker.shared.table();
+            let policy = self.route.config.policy;
+            let replica = self.worker.choose(policy, &table, pick, tried)?;
+            tried.push(replica.id());
+            // One that left just now is passed over.
+            if let Some(in_flight) = replica.enter() {
+                return Some((Arc::clone(replica), in_flight));
+            }
+        }
+    }
+}
+
+/// Sends a request to its owner, to the next one where that is late or fails, and passes on what
+/// comes first.
+pub(super) async fn run(mut exchange: Exchange<'_>, hedging: &Hedging) -> Outcome {
+    let late_after = hedging.begin();
+    exchange.rules.deposit();
+    let key = exchange.key();
+    let pick = Pick { key: &key, turn: exchange.route.turn() };
+    let letter = Letter::new(&exchange.asked, Bytes::new());
+    let (worker, rules) = (exchange.worker, exchange.rules);
+    let timeouts = &exchange.route.config.timeouts;
+    let ask = |entered| ask(&letter, worker, rules, timeouts, entered);
+    let mut tried = Vec::new();
+    let Some(owner) = exchange.enter_next(pick, &mut tried) else {
+        return Outcome::Fail(ProxyError::NoReplica);
+    };
+    let (mut asked, began) = (FuturesUnordered::new(), Instant::now());
+    asked.push(ask(owner));
+    let (mut late, mut is_late) = (pin!(after(late_after)), false);
+    loop {
+        let event = poll_fn(|cx| {
+            if let Poll::Ready(Some((entered, sent))) = asked.poll_next_unpin(cx) {
+                return Poll::Ready(Event::Tried(entered, sent));
+            }
+            if !is_late && late.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Event::Late);
+            }
+            exchange.poll_gone(cx).map(|()| Event::Gone)
+        });
+        match event.await {
+            Event::Tried((replica, in_flight), Ok(sent)) => {
+                hedging.late.borrow_mut().note(began.elapsed());
+                worker.note(&replica, sent.answer.status < 500);
+                // The other one's connection is closed, and so it sees that it is not wanted.
+                drop(asked);
+                return relay_sent(exchange, sent, &replica, in_flight).await;
+            }
+            Event::Tried((replica, _), Err(failure)) => {
+                if failure.blames_the_replica() {
+                    worker.note(&replica, false);
+                }
+                let hostname = replica.hostname();
+                debug!(%hostname, error = ?failure, tries = tried.len(), "replica failed");
+                if !asked.is_empty() {
+                    continue;
+                }
+                let table = worker.shared.table();
+                let next = match exchange.may_go_on(&failure, &replica, tried.len(), &table) {
+                    true => exchange.enter_next(pick, &mut tried),
+                    false => None,
+                };
+                match next {
+                    Some(next) => asked.push(ask(next)),
+                    // A letter's failure is never the client's.
+                    None => return Outcome::Fail(failure.into_error().unwrap_or(ProxyError::Lost)),
+                }
+            }
+            Event::Late => {
+                is_late = true;
+                let second = match hedging.withdraw(worker.now()) {
+                    true => exchange.enter_next(pick, &mut tried),
+                    false => None,
+                };
+                asked.extend(second.map(ask));
+            }
+            Event::Gone => {
+                debug!(status = 499, "client has gone");
+                return Outcome::Abort;
+            }
+        }
+    }
+}
+
+async fn ask(
+    letter: &Letter,
+    worker: &Worker,
+    rules: &Rules,
+    timeouts: &Timeouts,
+    (replica, in_flight): Entered,
+) -> (Entered, Result<Sent, Failure>) {
+    let sent = letter.send(worker, rules, timeouts, &replica).await;
+    ((replica, in_flight), sent)
+}
+
+async fn after(span: Option<Duration>) {
+    match span {
+        Some(span) => sleep(span).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,167 @@
+//! What is done with requests: the configuration as it is now. It changes while the balancer runs;
+//! a request keeps to what was there when its head was whole.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::late::Late;
+use crate::config::{Config, HedgeConfig, RouteConfig, Send, Timeouts};
+use crate::http1::head::HeadLimits;
+use crate::routing::budget::{Budget, BudgetConfig};
+use crate::routing::matching::Target;
+
+/// What all workers share of a configuration.
+#[derive(Debug)]
+pub struct Live {
+    config: Config,
+    /// The part of the retry budget that does not come from a worker's own requests.
+    floor: Mutex<Budget>,
+    /// By route: how many turns were taken.
+    turns: HashMap<String, Arc<AtomicUsize>>,
+}
+
+/// What one worker has of it.
+#[derive(Debug)]
+pub struct Rules {
+    pub(super) live: Arc<Live>,
+    routes: Vec<Route>,
+    pub(super) timeouts: Timeouts,
+    pub(super) limits: HeadLimits,
+    pub(super) body_limit: Option<u64>,
+    /// Failures in a row that eject a replica; 0 for none.
+    pub(super) outliers: u32,
+    share: RefCell<Budget>,
+    pub(super) trust: Vec<IpNet>,
+    pub(super) via: Option<String>,
+    pub(super) unknown_path: bool,
+    pub(super) half_close: bool,
+}
+
+/// A route of one worker.
+#[derive(Debug)]
+pub struct Route {
+    pub(super) config: RouteConfig,
+    turns: Arc<AtomicUsize>,
+    /// How late answers are, and what may be done about it, where anything is.
+    pub(super) hedging: Option<Hedging>,
+}
+
+/// See [`HedgeConfig`].
+#[derive(Debug)]
+pub struct Hedging {
+    pub(super) config: HedgeConfig,
+    pub(super) late: RefCell<Late>,
+    budget: RefCell<Budget>,
+}
+
+// === impl Live ===
+
+impl Live {
+    /// A configuration that begins `now`, and goes on counting turns where the one `before` is.
+    pub fn new(config: Config, before: Option<&Self>, now: Duration) -> Self {
+        let min_per_second = f64::from(config.retry.min_per_second);
+        let floor = BudgetConfig { share: 0.0, min_per_second };
+        let counted = |name: &str| before.and_then(|before| before.turns.get(name).cloned());
+        let routes = config.routes.iter().map(|route| &route.name);
+        let turns = routes.map(|name| (name.clone(), counted(name).unwrap_or_default())).collect();
+        Self { config, floor: Mutex::new(Budget::new(floor, now)), turns }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+}
+
+// === impl Rules ===
+
+impl Rules {
+    /// What a worker makes of a configuration `now`.
+    pub fn new(live: Arc<Live>, now: Duration) -> Self {
+        let config = &live.config;
+        let limits = &config.limits;
+        let share = BudgetConfig { share: config.retry.budget, min_per_second: 0.0 };
+        let route = |config: &RouteConfig| Route {
+            config: config.clone(),
+            turns: live.turns.get(&config.name).cloned().unwrap_or_default(),
+            hedging: match &config.send {
+                Send::One(Some(hedge)) => Some(Hedging::new(*hedge, now)),
+                Send::One(None) | Send::All(_) | Send::First(..) => None,
+            },
+        };
+        Self {
+            routes: config.routes.iter().map(route).collect(),
+            timeouts: config.timeouts,
+            limits: HeadLimits { bytes: limits.head, fields: limits.fields, target: limits.target },
+            body_limit: limits.body,
+            outliers: config.outliers.consecutive,
+            share: RefCell::new(Budget::new(share, now)),
+            trust: config.forwarded.trust.clone(),
+            via: config.forwarded.via.clone(),
+            unknown_path: config.unknown_path,
+            half_close: config.half_close,
+            live: Arc::clone(&live),
+        }
+    }
+
+    /// The route that takes a request.
+    pub fn route(&self, target: &Target<'_>) -> &Route {
+        let (last, others) = self.routes.split_last().expect("there is one that takes all");
+        others.iter().find(|route| route.config.matching.takes(target)).unwrap_or(last)
+    }
+
+    /// A request has come.
+    pub(super) fn deposit(&self) {
+        self.share.borrow_mut().deposit(1);
+    }
+
+    /// Whether the budget allows one more retry `now`; then it is taken off.
+    pub(super) fn withdraw_retry(&self, now: Duration) -> bool {
+        // A budget is right whatever panicked while it was locked.
+        let floor = || self.live.floor.lock().unwrap_or_else(PoisonError::into_inner);
+        self.share.borrow_mut().withdraw(now) || floor().withdraw(now)
+    }
+}
+
+// === impl Route ===
+
+impl Route {
+    /// The next turn, where turns are taken: counted over all workers.
+    pub(super) fn turn(&self) -> usize {
+        if self.config.policy.takes_turns() {
+            self.turns.fetch_add(1, Ordering::Relaxed)
+        } else {
+            0
+        }
+    }
+}
+
+// === impl Hedging ===
+
+impl Hedging {
+    fn new(config: HedgeConfig, now: Duration) -> Self {
+        let budget = BudgetConfig { share: config.budget, min_per_second: 0.0 };
+        let (late, budget) = (RefCell::default(), RefCell::new(Budget::new(budget, now)));
+        Self { config, late, budget }
+    }
+
+    /// A request has come: how late its answer must be for a second replica to be asked. None where
+    /// that is not known yet.
+    pub(super) fn begin(&self) -> Option<Duration> {
+        self.budget.borrow_mut().deposit(1);
+        match self.config.after {
+            crate::config::HedgeAfter::Span(span) => Some(span),
+            crate::config::HedgeAfter::Quantile(quantile) => self.late.borrow().quantile(quantile),
+        }
+    }
+
+    /// Whether the budget allows it `now`; then it is taken off.
+    pub(super) fn withdraw(&self, now: Duration) -> bool {
+        self.budget.borrow_mut().withdraw(now)
+    }
+}
