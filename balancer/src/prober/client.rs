@@ -17,8 +17,7 @@ use super::ProbeError;
 use super::answer::Reading;
 use crate::config::HealthConfig;
 
-/// One in so many probes has a new connection (one a minute): whether one is taken is part of the
-/// question. To make
+/// One in so many probes has a new connection: whether one is taken is part of the question. To make
 /// one costs several times what it costs to ask over one that stands.
 pub(super) const FRESH_EVERY: u32 = 60;
 

@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 
 use actix_web::rt::spawn;
 use futures_util::future::join_all;
-use smallvec::SmallVec;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::sleep;
 use tracing::debug;
@@ -32,7 +31,7 @@ use super::{Common, Worker};
 use crate::config::{FanConfig, RouteConfig};
 use crate::routing::key::Key;
 use crate::routing::policy::Pick;
-use crate::routing::table::{InFlight, Replica, ReplicaId};
+use crate::routing::table::{InFlight, Replica};
 pub(super) use letter::{Held, Letter, Sent};
 
 /// How often one that pauses looks whether its replica and its client are there still.
@@ -184,17 +183,13 @@ impl Work {
     /// The ready replicas that are asked, the best first.
     fn replicas(&self, among: Option<usize>, turn: usize) -> Vec<Arc<Replica>> {
         let table = self.worker.shared.table();
-        let most = among.unwrap_or(usize::MAX).min(table.ready_count());
         let pick = Pick { key: &self.key, turn };
-        let mut taken: SmallVec<[ReplicaId; 8]> = SmallVec::new();
-        let mut replicas = Vec::with_capacity(most);
-        while replicas.len() < most {
-            let chosen = self.worker.choose(self.route.policy, &table, pick, &taken);
-            let Some(replica) = chosen else { break };
-            taken.push(replica.id());
-            replicas.push(Arc::clone(replica));
-        }
-        replicas
+        let order = self.route.policy.order(&table, pick, &mut *self.worker.rng.borrow_mut());
+        let Some(most) = among else { return order.into_iter().cloned().collect() };
+        // Those that could not be connected to a moment ago only where there are no others.
+        let shunned = |replica: &&Arc<Replica>| self.worker.upstream.shuns(replica.id());
+        let (last, first): (Vec<_>, Vec<_>) = order.into_iter().partition(shunned);
+        first.into_iter().chain(last).take(most).cloned().collect()
     }
 
     async fn send_to_all(self, replicas: Vec<Arc<Replica>>, tell: Tell<Box<Held>>) {

@@ -4,6 +4,7 @@
 //! caller's test of who is acceptable (health is in the table already; what was tried, and what
 //! cannot be connected to, is the caller's). Where anybody is acceptable, somebody is chosen.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use rand::{Rng, RngExt as _};
@@ -71,6 +72,34 @@ impl Policy {
         }
     }
 
+    /// All ready replicas, each once, the best first.
+    pub fn order<'t>(
+        self,
+        table: &'t Table,
+        pick: Pick<'_>,
+        rng: &mut impl Rng,
+    ) -> Vec<&'t Arc<Replica>> {
+        let count = table.ready_count();
+        match self {
+            Policy::Hash => table
+                .placement()
+                .owners(pick.key.as_bytes())
+                .filter_map(|member| table.ready(member))
+                .collect(),
+            Policy::RoundRobin => {
+                let mut had = vec![false; count];
+                let places = table.turns().from(pick.turn);
+                let places = places.filter(|place| !std::mem::replace(&mut had[*place], true));
+                places.filter_map(|place| table.nth_ready(place)).map(|(it, _)| it).collect()
+            }
+            Policy::LeastRequests | Policy::TwoChoices => {
+                let mut all: Vec<Loaded<'t>> = rotated(table, rng).collect();
+                all.sort_by(|one, other| by_load(*one, *other));
+                all.into_iter().map(|(replica, _)| replica).collect()
+            }
+        }
+    }
+
     /// Whether it draws turns.
     pub fn takes_turns(self) -> bool {
         matches!(self, Policy::RoundRobin)
@@ -86,11 +115,15 @@ fn least_loaded<'t>(
     rng: &mut impl Rng,
     mut accept: impl FnMut(&Arc<Replica>) -> bool,
 ) -> Option<&'t Arc<Replica>> {
-    let count = table.ready_count();
-    let begin = rng.random_range(0..count);
-    let all = (begin..count).chain(0..begin).filter_map(|place| table.nth_ready(place));
-    let best = all.filter(|(replica, _)| accept(replica)).reduce(less_loaded);
+    let best = rotated(table, rng).filter(|(replica, _)| accept(replica)).reduce(less_loaded);
     best.map(|(replica, _)| replica)
+}
+
+/// All ready replicas, from a random one on.
+fn rotated<'t>(table: &'t Table, rng: &mut impl Rng) -> impl Iterator<Item = Loaded<'t>> {
+    let count = table.ready_count();
+    let begin = rng.random_range(0..count.max(1));
+    (begin..count).chain(0..begin).filter_map(|place| table.nth_ready(place))
 }
 
 fn two_choices<'t>(
@@ -112,11 +145,16 @@ fn two_choices<'t>(
     None
 }
 
-/// The one that would have less to do for its weight with one request more; the first of equals.
-fn less_loaded<'t>(one: Loaded<'t>, other: Loaded<'t>) -> Loaded<'t> {
+/// Who would have less to do for its weight with one request more.
+fn by_load(one: Loaded<'_>, other: Loaded<'_>) -> Ordering {
     let load =
-        |(replica, _): Loaded<'t>, by: u64| (replica.in_flight() as u128 + 1) * u128::from(by);
-    if load(other, one.1) < load(one, other.1) { other } else { one }
+        |(replica, _): Loaded<'_>, by: u64| (replica.in_flight() as u128 + 1) * u128::from(by);
+    load(one, other.1).cmp(&load(other, one.1))
+}
+
+/// The first of equals.
+fn less_loaded<'t>(one: Loaded<'t>, other: Loaded<'t>) -> Loaded<'t> {
+    if by_load(other, one) == Ordering::Less { other } else { one }
 }
 
 #[cfg(test)]

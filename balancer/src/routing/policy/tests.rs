@@ -154,6 +154,32 @@ proptest! {
     }
 
     #[test]
+    fn an_order_has_all_that_are_ready_once_and_begins_as_a_choice_does(
+        weights in prop::collection::vec(1_u32..5, 1..9),
+        ready: u16,
+        turn: usize,
+        seed: u64,
+    ) {
+        let seats: Vec<u32> = (1..)
+            .take(weights.len())
+            .filter(|seat| ready & (1 << seat) != 0)
+            .collect();
+        let table = weighted(&weights, &seats);
+        let (key, mut rng) = (key(turn as u32), SmallRng::seed_from_u64(seed));
+        let pick = Pick { key: &key, turn };
+        for policy in ALL {
+            let order: Vec<u32> = policy.order(&table, pick, &mut rng).into_iter().map(seat).collect();
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            prop_assert_eq!(&sorted, &seats, "{:?}", policy);
+            if matches!(policy, Policy::Hash | Policy::RoundRobin) {
+                let best = policy.choose(&table, pick, &mut rng, |_| true).map(seat);
+                prop_assert_eq!(order.first().copied(), best);
+            }
+        }
+    }
+
+    #[test]
     fn least_requests_always_chooses_one_that_nobody_is_below(
         weights in prop::collection::vec(1_u32..5, 1..9),
         busy in prop::collection::vec(0_usize..9, 0..30),
