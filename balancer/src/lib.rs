@@ -11,13 +11,14 @@
 //! | [`state`] | what the threads share: the table, and the way to its one writer |
 //! | [`http1`] | HTTP/1.1 on the wire, read strictly. Pure |
 //! | [`proxy`] | the request path |
-//! | [`admin`] | `/rep`, `/add`, `/rm`, `/admin/*` |
+//! | [`admin`] | `/rep`, `/add`, `/rm`, `/admin/*`, `/metrics` |
 //! | [`supervisor`] | the one writer: command, probe, listing → roster → plan → act → table |
 //! | [`prober`] | heartbeats |
 //! | [`runtime`] | where replicas run: processes, containers, listed addresses |
 //! | [`descriptors`] | how many files and sockets there may be, and who may have them |
 //! | [`reload`] | a configuration that changes while the balancer runs |
 //! | [`reply`] | the envelope of the balancer's own answers |
+//! | [`metrics`] | what is counted, without a lock on a request's way |
 //! | [`telemetry`] | log lines |
 //!
 //! Arrows only point down: `main → lib → {proxy, admin, prober, supervisor} → state → routing →
@@ -36,6 +37,7 @@ pub mod config;
 pub mod descriptors;
 pub mod fleet;
 pub mod http1;
+pub mod metrics;
 pub mod prober;
 pub mod proxy;
 pub mod reload;

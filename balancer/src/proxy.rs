@@ -50,6 +50,7 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::config::{Config, Limits, Timeouts};
+use crate::metrics::Shards;
 use crate::routing::key::RequestView;
 use crate::routing::policy::{Pick, Policy};
 use crate::routing::table::{Replica, ReplicaId, Table};
@@ -86,6 +87,7 @@ pub struct Worker {
     own: Option<Own>,
     upstream: Upstream,
     buffers: Rc<Buffers>,
+    shards: Shards,
     rules: RefCell<Rc<Rules>>,
     rng: RefCell<SmallRng>,
     clock: RefCell<Clock>,
@@ -142,12 +144,14 @@ impl Worker {
         let Timeouts { connect, keep_alive, .. } = config.timeouts;
         let idle = config.limits.idle / config.workers;
         let buffers = Rc::<Buffers>::default();
-        let rules = Rules::new(common.live.load_full(), common.since.elapsed());
+        let shards = Shards::new(Arc::clone(shared.metrics()));
+        let rules = Rules::new(common.live.load_full(), common.since.elapsed(), &shards);
         let worker = Rc::new(Self {
             shared,
             own,
             upstream: Upstream::new(connect, keep_alive, idle, Rc::clone(&buffers)),
             buffers,
+            shards,
             rules: RefCell::new(Rc::new(rules)),
             common,
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
@@ -164,7 +168,10 @@ impl Worker {
         loop {
             tokio::select! {
                 () = &mut stopped => break,
-                () = tokio::time::sleep(SWEEP_EVERY) => self.upstream.sweep(),
+                () = tokio::time::sleep(SWEEP_EVERY) => {
+                    self.upstream.sweep();
+                    self.shards.sweep();
+                }
             }
         }
         // Requests in flight go on; who waits for a next one waits in vain.
@@ -177,6 +184,7 @@ impl Worker {
     pub async fn serve(self: Rc<Self>, stream: TcpStream, tls: Option<Arc<Certificates>>) {
         // One that has gone already has no address.
         let Ok(address) = stream.peer_addr() else { return };
+        let _connected = self.shared.metrics().connected();
         let gate = Arc::clone(&self.common.gate);
         let admitted = gate.admit(address.ip());
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -217,7 +225,7 @@ impl Worker {
         let mut rules = self.rules.borrow_mut();
         let live = self.common.live.load();
         if !Arc::ptr_eq(&live, &rules.live) {
-            *rules = Rc::new(Rules::new(Arc::clone(&live), self.now()));
+            *rules = Rc::new(Rules::new(Arc::clone(&live), self.now(), &self.shards));
         }
         Rc::clone(&rules)
     }

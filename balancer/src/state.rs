@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::fleet::change::{Cause, Change, ChangeKind, Failed, Refused};
 use crate::fleet::roster::{FleetStatus, RollRequest, RollStatus};
 use crate::fleet::seat::Hostname;
+use crate::metrics::Metrics;
 use crate::routing::table::Table;
 use history::History;
 
@@ -25,6 +26,7 @@ pub struct Shared {
     commands: mpsc::Sender<Command>,
     alarm: Notify,
     history: History,
+    metrics: Arc<Metrics>,
     stopping: AtomicBool,
     stop_begins: Notify,
 }
@@ -93,7 +95,8 @@ impl Shared {
         let table = ArcSwap::from_pointee(table);
         let (alarm, stop_begins) = (Notify::new(), Notify::new());
         let (history, stopping) = (History::new(), AtomicBool::new(false));
-        let shared = Self { table, commands, alarm, history, stopping, stop_begins };
+        let metrics = Metrics::new();
+        let shared = Self { table, commands, alarm, history, metrics, stopping, stop_begins };
         (Arc::new(shared), receiver)
     }
 
@@ -110,6 +113,11 @@ impl Shared {
     /// What has happened to the fleet.
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// Something is wrong with a replica, and it has been noted there: the supervisor is to look.

@@ -1,10 +1,15 @@
-//! A look-up on the ring allocates nothing. A program of its own, since it counts every allocation
-//! of the process.
+//! A look-up on the ring allocates nothing, nor does counting a request. A program of its own, since
+//! it counts every allocation of the process.
 
 use std::hint::black_box;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
 
-use balancer::fleet::seat::{MemberId, Seat};
+use balancer::fleet::seat::{Hostname, MemberId, Seat};
+use balancer::metrics::{Code, Metrics};
 use balancer::routing::placement::{ClassicConfig, Member, Placement, PlacementConfig, RingConfig};
+use balancer::routing::table::{Replica, ReplicaId};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -28,8 +33,32 @@ fn allocations_of_lookups(config: &PlacementConfig, seats: u32) -> u64 {
     dhat::HeapStats::get().total_blocks - before
 }
 
+fn allocations_of_counting() -> u64 {
+    let shard = Metrics::new().route("default").shard();
+    let seat = Seat::new(1).expect("not 0");
+    let address = SocketAddr::from(([127, 0, 0, 1], 1));
+    let replica =
+        Replica::new(ReplicaId(1), Hostname::of_seat(seat), MemberId::Seat(seat), address);
+    let replica = Arc::new(replica);
+    let count = || {
+        let tally = shard.begin(Instant::now());
+        shard.attempt(&replica, Code::Error);
+        shard.retry();
+        shard.attempt(&replica, Code::Success);
+        shard.fan_attempt(&replica, true);
+        tally.answered(200);
+    };
+    // The first time it meets the replica.
+    count();
+    let before = dhat::HeapStats::get().total_blocks;
+    for _ in 0..1_000 {
+        count();
+    }
+    dhat::HeapStats::get().total_blocks - before
+}
+
 #[test]
-fn looking_owners_up_allocates_nothing() {
+fn looking_owners_up_and_counting_allocate_nothing() {
     let _counting = dhat::Profiler::builder().testing().build();
     let before = dhat::HeapStats::get().total_blocks;
     black_box(vec![1_u8; 100]);
@@ -41,4 +70,5 @@ fn looking_owners_up_allocates_nothing() {
     }
     let classic = PlacementConfig::Classic(ClassicConfig::default());
     assert_eq!(allocations_of_lookups(&classic, 56), 0, "classic");
+    assert_eq!(allocations_of_counting(), 0, "counting");
 }

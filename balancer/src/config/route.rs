@@ -12,6 +12,7 @@ use super::settings::{
 };
 use super::value::{Percent, Size, Span};
 use super::{ConfigError, RetryConfig, Timeouts};
+use crate::metrics::NO_ROUTE;
 use crate::routing::key::KeySource;
 use crate::routing::matching::Matching;
 use crate::routing::policy::Policy;
@@ -130,7 +131,7 @@ pub(super) fn routes(
         return Err(must("route", format!("must be there {ROUTES_MAX} times at most")));
     }
     let mut routes = Vec::with_capacity(settings.len() + 1);
-    let mut names = BTreeSet::from([DEFAULT_ROUTE.to_owned()]);
+    let mut names = BTreeSet::from([DEFAULT_ROUTE.to_owned(), NO_ROUTE.to_owned()]);
     for (number, settings) in (1..).zip(settings) {
         let name = settings.name.clone().unwrap_or_else(|| format!("route-{number}"));
         let field = Field(format!("route {name:?}"));
@@ -140,7 +141,8 @@ pub(super) fn routes(
             return Err(field.must("name", why));
         }
         if !names.insert(name.clone()) {
-            return Err(field.must("name", "must not be that of another route (or \"default\")"));
+            return Err(field
+                .must("name", "must not be that of another route, nor \"default\" or \"none\""));
         }
         routes.push(route(name, settings, defaults, &field)?);
     }

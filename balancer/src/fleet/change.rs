@@ -164,3 +164,21 @@ pub enum Death {
     #[error("removed by someone else")]
     Vanished,
 }
+
+// === impl Death ===
+
+impl Death {
+    /// Every [`kind`](Self::kind) there is.
+    pub const KINDS: [&str; 5] = ["exited", "killed", "out-of-memory", "never-started", "vanished"];
+
+    /// How it ended, in a word.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Death::Exited(_) => "exited",
+            Death::Killed(_) => "killed",
+            Death::OutOfMemory => "out-of-memory",
+            Death::NeverStarted => "never-started",
+            Death::Vanished => "vanished",
+        }
+    }
+}

@@ -104,6 +104,32 @@ pub enum What {
 // === impl What ===
 
 impl What {
+    /// Every [`name`](Self::name) there is.
+    pub const NAMES: [&str; 22] = [
+        "starting",
+        "adopted",
+        "ready",
+        "ejected",
+        "hung",
+        "died",
+        "start-failed",
+        "never-ready",
+        "seated",
+        "draining",
+        "left-elsewhere",
+        "mark-failed",
+        "removed",
+        "remove-failed",
+        "panic",
+        "panic-over",
+        "roll-begun",
+        "roll-done",
+        "roll-undone",
+        "roll-failed",
+        "engine-lost",
+        "engine-back",
+    ];
+
     /// What it is called.
     pub fn name(&self) -> &'static str {
         match self {
@@ -241,5 +267,41 @@ impl What {
             | What::RollUndone { .. }
             | What::EngineBack => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_listed_once() {
+        let cause = || -> Cause { std::sync::Arc::new(std::fmt::Error) };
+        let generation = 1;
+        let all = [
+            What::Starting,
+            What::Adopted,
+            What::Ready,
+            What::Ejected(Ejection::Probes, None),
+            What::Hung,
+            What::Died(Death::OutOfMemory),
+            What::StartFailed(StartFailed::NameTaken),
+            What::NeverReady,
+            What::Seated(Seat::new(1).unwrap()),
+            What::Draining(Why::Dead),
+            What::LeftElsewhere,
+            What::MarkFailed(cause()),
+            What::Removed,
+            What::RemoveFailed(cause()),
+            What::Panic { bad: 1, all: 1 },
+            What::PanicOver,
+            What::RollBegun { generation },
+            What::RollDone { generation },
+            What::RollUndone { generation },
+            What::RollFailed { generation, why: String::new() },
+            What::EngineLost(cause()),
+            What::EngineBack,
+        ];
+        assert_eq!(all.map(|what| what.name()), What::NAMES);
     }
 }

@@ -112,6 +112,23 @@ impl Health {
 
 // === impl Ejection ===
 
+impl Ejection {
+    /// Every [`kind`](Self::kind) there is.
+    pub const KINDS: [&str; 6] = ["paused", "unhealthy", "stopping", "probes", "refused", "errors"];
+
+    /// Why it is ejected, in a word.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Ejection::Trouble(Trouble::Paused) => "paused",
+            Ejection::Trouble(Trouble::Unhealthy) => "unhealthy",
+            Ejection::Trouble(Trouble::Stopping) => "stopping",
+            Ejection::Probes => "probes",
+            Ejection::Refused => "refused",
+            Ejection::Errors => "errors",
+        }
+    }
+}
+
 impl fmt::Display for Ejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

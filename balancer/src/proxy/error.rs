@@ -10,6 +10,7 @@ use crate::http1::answer::BadAnswer;
 use crate::http1::chunked::BadChunk;
 use crate::http1::head::BadHead;
 use crate::http1::request::BadRequest;
+use crate::metrics::Code;
 
 /// See the module; the messages go out behind `<Error> `.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -229,6 +230,11 @@ impl Failure {
             | Failure::TooLarge(_)
             | Failure::Gone => false,
         }
+    }
+
+    /// How the try is counted.
+    pub fn code(&self) -> Code {
+        if self.blames_the_replica() { Code::Error } else { Code::None }
     }
 
     /// What the client is told; nothing where it has gone.

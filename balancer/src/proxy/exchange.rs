@@ -27,6 +27,7 @@ use crate::http1::answer::{Answer, StatusLine};
 use crate::http1::body::Body;
 use crate::http1::chunked::Next;
 use crate::http1::head::Head;
+use crate::metrics::Code;
 use crate::routing::key::{Key, KeySource, cookie};
 use crate::routing::policy::Pick;
 use crate::routing::table::{Replica, ReplicaId, Table};
@@ -140,6 +141,7 @@ impl Exchange<'_> {
             let failure = match self.ask(replica).await {
                 Ok((link, head)) => {
                     worker.note(replica, self.answer.status < 500);
+                    self.route.metrics.attempt(replica, Code::of(self.answer.status));
                     return self.relay(link, head, replica, in_flight).await;
                 }
                 Err(failure) => failure,
@@ -147,12 +149,14 @@ impl Exchange<'_> {
             if failure.blames_the_replica() {
                 worker.note(replica, false);
             }
+            self.route.metrics.attempt(replica, failure.code());
             let hostname = replica.hostname();
             debug!(%hostname, error = ?failure, tries = tried.len(), "replica failed");
             if !self.may_go_on(&failure, replica, tried.len(), &table) {
                 let Some(error) = failure.into_error() else { return gone() };
                 return Outcome::Fail(error);
             }
+            self.route.metrics.retry();
         }
     }
 

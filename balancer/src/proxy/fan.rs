@@ -29,6 +29,7 @@ use super::rules::Rules;
 use super::session::flush;
 use super::{Common, Worker};
 use crate::config::{FanConfig, RouteConfig};
+use crate::metrics::{Code, RouteShard};
 use crate::routing::key::Key;
 use crate::routing::policy::Pick;
 use crate::routing::table::{InFlight, Replica};
@@ -52,6 +53,7 @@ struct Work {
     worker: Rc<Worker>,
     rules: Rc<Rules>,
     route: RouteConfig,
+    metrics: Rc<RouteShard>,
     fan: FanConfig,
     key: Key,
     letter: Letter,
@@ -154,8 +156,9 @@ async fn prepare(exchange: &mut Exchange<'_>, fan: &FanConfig) -> Result<Work, O
     }
     let letter = Letter::new(asked, read.freeze());
     let (worker, rules) = (Rc::clone(worker), Rc::clone(rules));
+    let metrics = Rc::clone(&route.metrics);
     let (route, fan) = (route.config.clone(), fan.clone());
-    Ok(Work { worker, rules, route, fan, key: exchange.key(), letter })
+    Ok(Work { worker, rules, route, metrics, fan, key: exchange.key(), letter })
 }
 
 /// Waits for what came of it, or for the client's end.
@@ -224,6 +227,7 @@ impl Work {
                     let held = sent.hold(self, replica, self.fan.body).await;
                     match held {
                         Ok(held) if self.fan.is_success(status) => {
+                            self.metrics.fan_attempt(replica, true);
                             return Delivered::Well(Box::new(held));
                         }
                         Ok(_) => format!("answered {status}"),
@@ -233,6 +237,7 @@ impl Work {
                 Err(failure) => crate::telemetry::chain(&failure),
             };
             drop(in_flight);
+            self.metrics.fan_attempt(replica, false);
             let hostname = replica.hostname();
             debug!(%hostname, attempts, error, "replica did not succeed");
             if attempts >= self.fan.attempts
@@ -285,10 +290,15 @@ impl Work {
         let Some(in_flight) = replica.enter() else { return Some(unsent("has left".to_owned())) };
         let sent = match self.ask(replica).await {
             Ok(sent) => sent,
-            Err(failure) => return Some(unsent(crate::telemetry::chain(&failure))),
+            Err(failure) => {
+                self.metrics.fan_attempt(replica, false);
+                return Some(unsent(crate::telemetry::chain(&failure)));
+            }
         };
         let status = sent.answer.status;
-        if !self.fan.is_success(status) {
+        let success = self.fan.is_success(status);
+        self.metrics.fan_attempt(replica, success);
+        if !success {
             sent.finish(self, replica).await;
             return Some(unsent(format!("answered {status}")));
         }
@@ -315,6 +325,8 @@ impl Work {
             Err(failure) if failure.blames_the_replica() => self.worker.note(replica, false),
             Err(_) => {}
         }
+        let code = |sent: &Sent| Code::of(sent.answer.status);
+        self.metrics.attempt(replica, asked.as_ref().map_or_else(Failure::code, code));
         asked
     }
 

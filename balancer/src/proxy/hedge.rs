@@ -20,6 +20,7 @@ use super::fan::{Letter, Sent, relay_sent};
 use super::rules::{Hedging, Rules};
 use crate::config::Timeouts;
 use crate::http1::Framing;
+use crate::metrics::Code;
 use crate::routing::policy::Pick;
 use crate::routing::table::{InFlight, Replica, ReplicaId};
 
@@ -70,6 +71,7 @@ pub(super) async fn run(mut exchange: Exchange<'_>, hedging: &Hedging) -> Outcom
     let pick = Pick { key: &key, turn: exchange.route.turn() };
     let letter = Letter::new(&exchange.asked, Bytes::new());
     let (worker, rules) = (exchange.worker, exchange.rules);
+    let metrics = &exchange.route.metrics;
     let timeouts = &exchange.route.config.timeouts;
     let ask = |entered| ask(&letter, worker, rules, timeouts, entered);
     let mut tried = Vec::new();
@@ -79,6 +81,7 @@ pub(super) async fn run(mut exchange: Exchange<'_>, hedging: &Hedging) -> Outcom
     let (mut asked, began) = (FuturesUnordered::new(), Instant::now());
     asked.push(ask(owner));
     let (mut late, mut is_late) = (pin!(after(late_after)), false);
+    let mut hedge = None;
     loop {
         let event = poll_fn(|cx| {
             if let Poll::Ready(Some((entered, sent))) = asked.poll_next_unpin(cx) {
@@ -93,6 +96,10 @@ pub(super) async fn run(mut exchange: Exchange<'_>, hedging: &Hedging) -> Outcom
             Event::Tried((replica, in_flight), Ok(sent)) => {
                 hedging.late.borrow_mut().note(began.elapsed());
                 worker.note(&replica, sent.answer.status < 500);
+                metrics.attempt(&replica, Code::of(sent.answer.status));
+                if hedge == Some(replica.id()) {
+                    metrics.hedge_won();
+                }
                 // The other one's connection is closed, and so it sees that it is not wanted.
                 drop(asked);
                 return relay_sent(exchange, sent, &replica, in_flight).await;
@@ -101,6 +108,7 @@ pub(super) async fn run(mut exchange: Exchange<'_>, hedging: &Hedging) -> Outcom
                 if failure.blames_the_replica() {
                     worker.note(&replica, false);
                 }
+                metrics.attempt(&replica, failure.code());
                 let hostname = replica.hostname();
                 debug!(%hostname, error = ?failure, tries = tried.len(), "replica failed");
                 if !asked.is_empty() {
@@ -112,7 +120,10 @@ pub(super) async fn run(mut exchange: Exchange<'_>, hedging: &Hedging) -> Outcom
                     false => None,
                 };
                 match next {
-                    Some(next) => asked.push(ask(next)),
+                    Some(next) => {
+                        metrics.retry();
+                        asked.push(ask(next));
+                    }
                     // A letter's failure is never the client's.
                     None => return Outcome::Fail(failure.into_error().unwrap_or(ProxyError::Lost)),
                 }
@@ -123,6 +134,10 @@ pub(super) async fn run(mut exchange: Exchange<'_>, hedging: &Hedging) -> Outcom
                     true => exchange.enter_next(pick, &mut tried),
                     false => None,
                 };
+                if let Some((replica, _)) = &second {
+                    hedge = Some(replica.id());
+                    metrics.hedge();
+                }
                 asked.extend(second.map(ask));
             }
             Event::Gone => {

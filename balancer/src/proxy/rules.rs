@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use ipnet::IpNet;
 use super::late::Late;
 use crate::config::{Config, HedgeConfig, RouteConfig, Send, Timeouts};
 use crate::http1::head::HeadLimits;
+use crate::metrics::{RouteShard, Shards};
 use crate::routing::budget::{Budget, BudgetConfig};
 use crate::routing::matching::Target;
 
@@ -47,6 +49,8 @@ pub struct Rules {
 pub struct Route {
     pub(super) config: RouteConfig,
     turns: Arc<AtomicUsize>,
+    /// What is counted of it.
+    pub(super) metrics: Rc<RouteShard>,
     /// How late answers are, and what may be done about it, where anything is.
     pub(super) hedging: Option<Hedging>,
 }
@@ -82,13 +86,14 @@ impl Live {
 
 impl Rules {
     /// What a worker makes of a configuration `now`.
-    pub fn new(live: Arc<Live>, now: Duration) -> Self {
+    pub fn new(live: Arc<Live>, now: Duration, shards: &Shards) -> Self {
         let config = &live.config;
         let limits = &config.limits;
         let share = BudgetConfig { share: config.retry.budget, min_per_second: 0.0 };
         let route = |config: &RouteConfig| Route {
             config: config.clone(),
             turns: live.turns.get(&config.name).cloned().unwrap_or_default(),
+            metrics: shards.of(&config.name),
             hedging: match &config.send {
                 Send::One(Some(hedge)) => Some(Hedging::new(*hedge, now)),
                 Send::One(None) | Send::All(_) | Send::First(..) => None,

@@ -23,6 +23,7 @@ use crate::http1::answer::{Answer, StatusLine};
 use crate::http1::body::Body;
 use crate::http1::head::{Head, put};
 use crate::http1::request::{Request, RequestLine};
+use crate::metrics::{NO_ROUTE, Tally};
 use crate::routing::key::RequestId;
 use crate::routing::matching::Target;
 
@@ -191,9 +192,11 @@ impl Session {
             id: &id,
         };
         let mut body = Body::new(asked.request.framing);
+        let own = worker.own.as_ref().filter(|_| Own::has(asked.request.path(head)));
+        let tally = own.is_none().then(|| route.metrics.begin(Instant::now()));
         let outcome = match settle(&rules, &asked) {
             Some(error) => Outcome::Fail(error),
-            None => match worker.own.as_ref().filter(|_| Own::has(asked.request.path(head))) {
+            None => match own {
                 // Rare: not every connection keeps room for it.
                 Some(own) => {
                     let (wire, timer) = (&mut self.wire, &mut self.timer);
@@ -213,13 +216,18 @@ impl Session {
                         replay: Replay::default(),
                         issued: None,
                         client_state: ClientState::default(),
-                        began: Instant::now(),
+                        began: tally.as_ref().map_or_else(Instant::now, Tally::began),
                     };
                     exchange.run().await
                 }
             },
         };
-        let Outcome::Fail(error) = outcome else { return outcome };
+        let Outcome::Fail(error) = outcome else {
+            if let Some(tally) = tally.filter(|_| outcome != Outcome::Abort) {
+                tally.answered(self.answer.status);
+            }
+            return outcome;
+        };
         debug!(%error, path = ?String::from_utf8_lossy(self.request.path(head)), "request failed");
         // What is left of the request must not be taken for the next one.
         let whole = !error.ends_connection() && discard(&mut body, &mut self.wire) == Ok(true);
@@ -227,7 +235,11 @@ impl Session {
         let to_head = self.request.method.of(head) == b"HEAD";
         let keep_alive = self.request.minor == 0;
         self.put_failure(&error, Some(&id), close, keep_alive, to_head);
-        match self.flush().await {
+        let taken = self.flush().await;
+        if let Some(tally) = tally.filter(|_| taken) {
+            tally.answered(error.status());
+        }
+        match taken {
             true if !close => Outcome::Keep,
             true if whole => Outcome::Close,
             _ => Outcome::Linger,
@@ -237,8 +249,12 @@ impl Session {
     /// Answers a request that cannot be understood.
     async fn refuse(&mut self, error: &ProxyError) {
         debug!(%error, client = self.peer.text(), "request refused");
+        let shard = self.worker.shards.of(NO_ROUTE);
+        let tally = shard.begin(Instant::now());
         self.put_failure(error, None, true, false, false);
-        self.flush().await;
+        if self.flush().await {
+            tally.answered(error.status());
+        }
     }
 
     /// Writes an answer of the balancer's own.

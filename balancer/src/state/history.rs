@@ -1,5 +1,7 @@
 //! What has happened to the fleet, the last of it kept, all of it counted.
 
+mod losses;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -7,8 +9,11 @@ use std::time::SystemTime;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::fleet::event::Event;
+use crate::fleet::change::Death;
+use crate::fleet::event::{Event, What};
+use crate::fleet::health::Ejection;
 use crate::fleet::observed::Place;
+use losses::Losses;
 
 /// Events that are kept: some hours of a quiet fleet, and 1,000 replicas that start at once.
 const KEPT: usize = 4_096;
@@ -23,7 +28,21 @@ pub struct History {
 #[derive(Debug, Default)]
 struct Past {
     entries: VecDeque<Arc<Entry>>,
-    counts: BTreeMap<&'static str, u64>,
+    counts: Counts,
+    losses: Losses,
+}
+
+/// How much has happened since the balancer's start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// How many of each event there were.
+    pub events: BTreeMap<&'static str, u64>,
+    /// Deaths, by [`Death::kind`].
+    pub deaths: BTreeMap<&'static str, u64>,
+    /// Ejections, by [`Ejection::kind`].
+    pub ejections: BTreeMap<&'static str, u64>,
+    /// Replicas that were begun, or spares that took a seat, in the place of one that was lost.
+    pub respawns: u64,
 }
 
 /// An event as it is shown.
@@ -60,7 +79,8 @@ impl History {
         let entry = Entry::new(id, time, event);
         {
             let mut past = self.past();
-            *past.counts.entry(entry.event).or_default() += 1;
+            past.counts.add(event);
+            past.counts.respawns += u64::from(past.losses.makes_good(event));
             past.entries.push_back(Arc::new(entry));
             if past.entries.len() > KEPT {
                 past.entries.pop_front();
@@ -78,6 +98,11 @@ impl History {
 
     /// How many of each event there were.
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.past().counts.events.clone()
+    }
+
+    /// How much of everything there was.
+    pub fn all_counts(&self) -> Counts {
         self.past().counts.clone()
     }
 
@@ -95,6 +120,20 @@ impl History {
 impl Default for History {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+// === impl Counts ===
+
+impl Counts {
+    fn add(&mut self, event: &Event) {
+        *self.events.entry(event.what.name()).or_default() += 1;
+        if let What::Died(death) = &event.what {
+            *self.deaths.entry(Death::kind(*death)).or_default() += 1;
+        }
+        if let What::Ejected(why, _) = &event.what {
+            *self.ejections.entry(Ejection::kind(*why)).or_default() += 1;
+        }
     }
 }
 

@@ -14,5 +14,6 @@ mod forwarding;
 mod guard;
 mod heal;
 mod load;
+mod metrics;
 mod support;
 mod tls;

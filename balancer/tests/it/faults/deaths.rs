@@ -42,6 +42,9 @@ fn a_container_that_ran_out_of_memory_is_replaced_and_the_reason_is_told() {
         engine.starve(&before[&1]);
         let dead = wait_for("the news of its death", || balancer.events("replica is dead").pop());
         assert_eq!(dead.fields["reason"], "out of memory", "{news:?}");
+        let metrics = String::from_utf8(balancer.get("/metrics").body).unwrap();
+        let counted = "\nbalancer_deaths_total{reason=\"out-of-memory\"} 1\n";
+        assert!(metrics.contains(counted), "{metrics}");
         wait_for_seats(&balancer, &[1, 2]);
         engine.wait_for(2);
     }

@@ -348,3 +348,22 @@ fn an_idle_connection_ends_well() {
         client.driver.await.unwrap().unwrap();
     });
 }
+
+#[test]
+fn requests_are_counted_as_any_others() {
+    let (upstream, files) = (Upstream::playing(), Files::new());
+    let answer = b"HTTP/1.1 204 Nothing\r\n\r\n";
+    upstream.play("/nothing", vec![answer.to_vec()], Then::GoOn);
+    let (balancer, port) = speaking_tls(&upstream, &files, &[]);
+    by_http2(async || {
+        let client = Client::connect(&files, port).await;
+        for _ in 0..3 {
+            assert_eq!(client.get("/nothing").await.unwrap().head.status(), 204);
+        }
+    });
+    wait_for("their counts", || {
+        let metrics = String::from_utf8(balancer.get("/metrics").body).unwrap();
+        let counted = "\nbalancer_requests_total{route=\"default\",code=\"2xx\"} 3\n";
+        metrics.contains(counted).then_some(())
+    });
+}

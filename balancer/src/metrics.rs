@@ -1,0 +1,192 @@
+//! What is counted for Prometheus. A request pays no lock for it: each worker counts into shards
+//! of its own, and they are summed when somebody asks.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `route` | requests of a route: a shard a worker, their sum |
+//! | `shards` | all shards of one worker |
+//! | `attempts` | the same requests at replicas |
+//! | `code` | how both end |
+//! | [`process`] | what the kernel says of this process |
+//! | [`text`] | the two text formats |
+
+mod attempts;
+mod code;
+mod count;
+pub mod process;
+mod route;
+mod shards;
+pub mod text;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use crate::fleet::seat::Hostname;
+use crate::routing::placement::Placement;
+pub use attempts::AttemptSum;
+pub use code::Code;
+pub use route::{BOUNDS, RouteMetrics, RouteShard, RouteSum, Tally};
+pub use shards::Shards;
+
+/// The route of requests that are refused before one is found: what they asked for could not be
+/// read.
+pub const NO_ROUTE: &str = "none";
+
+/// See the module.
+#[derive(Debug)]
+pub struct Metrics {
+    since: Instant,
+    routes: Mutex<BTreeMap<String, Arc<RouteMetrics>>>,
+    connections: AtomicUsize,
+    accepted: AtomicU64,
+    shares: Mutex<(Weak<Placement>, Arc<[f64]>)>,
+}
+
+/// A client's connection, until dropped.
+#[derive(Debug)]
+pub struct Connected(Arc<Metrics>);
+
+/// What has been counted of a replica on one route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaSum {
+    /// The route's name.
+    pub route: String,
+    /// The replica's name.
+    pub hostname: Hostname,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What was counted.
+    pub attempts: AttemptSum,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Nothing has been counted.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            since: Instant::now(),
+            routes: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            accepted: AtomicU64::new(0),
+            shares: Mutex::new((Weak::new(), Arc::default())),
+        })
+    }
+
+    /// The route of this name, made if it is new. Names come from the configuration, never from a
+    /// client: each is kept for good.
+    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let route = routes.entry(name.to_owned()).or_insert_with(|| RouteMetrics::new(name));
+        Arc::clone(route)
+    }
+
+    /// Counts a client's connection in.
+    pub fn connected(self: &Arc<Self>) -> Connected {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        Connected(Arc::clone(self))
+    }
+
+    /// Connections of clients: now, and since the start.
+    pub fn connections(&self) -> (usize, u64) {
+        (self.connections.load(Ordering::Relaxed), self.accepted.load(Ordering::Relaxed))
+    }
+
+    /// How long the balancer has been up.
+    pub fn uptime(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Every route with its requests, by name.
+    pub fn routes(&self) -> Vec<(String, RouteSum)> {
+        self.all().iter().map(|route| (route.name().to_owned(), route.sum())).collect()
+    }
+
+    /// Every replica of the fleet, and those that have left it a moment ago, on every route.
+    pub fn replicas(&self) -> Vec<ReplicaSum> {
+        let now = Instant::now();
+        let mut sums = Vec::new();
+        for route in self.all() {
+            let mut replicas = route.replicas();
+            replicas.forget(now);
+            sums.extend(replicas.sums().map(|(hostname, address, attempts)| ReplicaSum {
+                route: route.name().to_owned(),
+                hostname: hostname.clone(),
+                address,
+                attempts,
+            }));
+        }
+        sums
+    }
+
+    /// [`Placement::shares`], worked out once for each placement.
+    pub fn shares(&self, placement: &Arc<Placement>) -> Arc<[f64]> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, of) = &mut *shares;
+        let this = Arc::downgrade(placement);
+        if !known.ptr_eq(&this) {
+            (*known, *of) = (this, placement.shares().into());
+        }
+        Arc::clone(of)
+    }
+
+    fn all(&self) -> Vec<Arc<RouteMetrics>> {
+        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        routes.values().cloned().collect()
+    }
+}
+
+// === impl Connected ===
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::seat::{MemberId, Seat};
+    use crate::routing::placement::{Member, PlacementConfig, RingConfig};
+
+    #[test]
+    fn a_route_is_made_once() {
+        let metrics = Metrics::new();
+        let (first, again) = (metrics.route("a"), metrics.route("a"));
+        assert!(Arc::ptr_eq(&first, &again));
+        metrics.route("b").shard().begin(Instant::now()).answered(200);
+        let names: Vec<String> = metrics.routes().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["a", "b"]);
+    }
+
+    #[test]
+    fn connections_are_counted_while_they_stand() {
+        let metrics = Metrics::new();
+        let (first, _second) = (metrics.connected(), metrics.connected());
+        assert_eq!(metrics.connections(), (2, 2));
+        drop(first);
+        assert_eq!(metrics.connections(), (1, 2));
+    }
+
+    #[test]
+    fn shares_are_those_of_the_placement_and_worked_out_once() {
+        let metrics = Metrics::new();
+        let placement = |seats: u32| {
+            let member = |seat| Member::new(MemberId::Seat(seat), 1);
+            let members: Vec<Member> = (1..=seats).filter_map(Seat::new).map(member).collect();
+            let config = PlacementConfig::Ring(RingConfig::default());
+            Arc::new(Placement::build(&config, &members).unwrap())
+        };
+        let (three, five) = (placement(3), placement(5));
+        let first = metrics.shares(&three);
+        assert_eq!(*first, *three.shares());
+        assert!(Arc::ptr_eq(&first, &metrics.shares(&three)));
+        assert_eq!(metrics.shares(&five).len(), 5);
+        assert_eq!(metrics.shares(&three).len(), 3);
+    }
+}
