@@ -82,6 +82,8 @@ pub struct Config {
     pub unknown_path: bool,
     /// Whether a client that closes its sending side still wants its answer.
     pub half_close: bool,
+    /// Whether each request has a line in the log.
+    pub access_log: bool,
     /// Logging.
     pub log: LogConfig,
 }
@@ -170,6 +172,7 @@ impl Config {
         };
         let unknown_path = settings.compat.unknown_path.unwrap_or(false);
         let half_close = settings.compat.half_close.unwrap_or(false);
+        let access_log = settings.access_log.unwrap_or(false);
         let workers = settings.workers.map_or_else(cores, Into::into);
         let policy = settings.policy.map_or(Policy::default(), route::policy);
         let key = key.map_err(|bad| must("key", format!("is wrong: {bad}")))?;
@@ -203,6 +206,7 @@ impl Config {
             workers,
             unknown_path,
             half_close,
+            access_log,
             log,
         })
     }
@@ -241,6 +245,7 @@ impl Config {
             forwarded: self.forwarded,
             unknown_path: self.unknown_path,
             half_close: self.half_close,
+            access_log: self.access_log,
             ..running
         };
         let keys = changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key);

@@ -12,6 +12,7 @@
 //! | [`tls`], [`http2`] | TLS for clients; their HTTP/2 requests, through the same engine |
 //! | [`tunnel`] | a connection that has changed its protocol |
 //! | [`own`] | the balancer's own routes on the same listener |
+//! | [`trace`] | the access log |
 //! | [`wire`] | bytes in and out of one connection |
 //! | [`timer`], [`clock`], [`gate`], [`peer`], [`error`] | deadlines, dates, limits, clients, failures |
 
@@ -30,6 +31,7 @@ pub mod rules;
 pub mod session;
 pub mod timer;
 pub mod tls;
+pub mod trace;
 pub mod tunnel;
 pub mod upstream;
 pub mod wire;

@@ -143,6 +143,11 @@ pub struct Settings {
     #[arg(long, env = "BALANCER_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
 
+    /// One line in the log for each request that is forwarded [default: false]
+    #[arg(long, env = "BALANCER_ACCESS_LOG", value_name = "BOOL", num_args = 0..=1,
+          default_missing_value = "true", require_equals = true)]
+    pub access_log: Option<bool>,
+
     /// Which log lines are written: error, warn, info, debug, trace, or a filter such as
     /// balancer=debug [default: info]
     #[arg(long, env = "BALANCER_LOG_LEVEL", value_name = "FILTER")]
@@ -277,7 +282,7 @@ impl Settings {
             self, other;
             listen, runtime, replicas, max_replicas, spares, servers, command, env, image, network,
             port, memory, cpus, pids, pull, pool, keep_replicas, placement, policy, key,
-            health_path, workers, log_format, log_level;
+            health_path, workers, log_format, access_log, log_level;
             ring, classic, health, outliers, respawn, timeouts, limits, retry, forwarded, tls,
             admin, compat;
             route

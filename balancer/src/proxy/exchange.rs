@@ -19,6 +19,7 @@ use super::error::{Failure, ProxyError};
 use super::message::Asked;
 use super::rules::{Route, Rules};
 use super::timer::Timer;
+use super::trace::Trace;
 use super::wire::{Wire, Writer};
 use super::{View, Worker, fan, hedge};
 use crate::config::Send;
@@ -56,6 +57,8 @@ pub struct Exchange<'a> {
     pub answer: &'a mut Answer,
     /// What is kept of the request's body.
     pub replay: Replay,
+    /// What is told of it, if anything.
+    pub trace: Option<&'a mut Trace>,
     /// The cookie that the client gets, if any.
     pub issued: Option<String>,
     /// What is known of the client.
@@ -133,6 +136,7 @@ impl Exchange<'_> {
                 return Outcome::Fail(ProxyError::NoReplica);
             };
             tried.push(replica.id());
+            self.trace(|trace| trace.asked(replica, tried.len()));
             let Some(in_flight) = replica.enter() else {
                 // It left just now: the table of now says who has the key.
                 table = worker.shared.table();
@@ -140,6 +144,7 @@ impl Exchange<'_> {
             };
             let failure = match self.ask(replica).await {
                 Ok((link, head)) => {
+                    self.trace(Trace::answered);
                     worker.note(replica, self.answer.status < 500);
                     self.route.metrics.attempt(replica, Code::of(self.answer.status));
                     return self.relay(link, head, replica, in_flight).await;
@@ -160,9 +165,22 @@ impl Exchange<'_> {
         }
     }
 
+    /// Notes something for the access log, where there is one.
+    pub(super) fn trace(&mut self, note: impl FnOnce(&mut Trace)) {
+        if let Some(trace) = &mut self.trace {
+            note(trace);
+        }
+    }
+
     /// What the request is placed by. One without the cookie that it would be placed by gets one,
     /// where the route issues them.
     pub(super) fn key(&mut self) -> Key {
+        let key = self.find_key();
+        self.trace(|trace| trace.placed(&key));
+        key
+    }
+
+    fn find_key(&mut self) -> Key {
         let view = View { asked: &self.asked, trust: &self.rules.trust };
         let source = &self.route.config.key;
         let KeySource::Cookie(name) = source else {

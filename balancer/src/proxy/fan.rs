@@ -97,7 +97,10 @@ pub(super) async fn all(mut exchange: Exchange<'_>, fan: &FanConfig) -> Outcome 
         work.send_to_all(replicas, tell).await;
     });
     match wait(&mut exchange, told).await {
-        Ok(held) => exchange.relay_held(*held).await,
+        Ok(held) => {
+            exchange.trace(|trace| trace.answered_by(&held.replica));
+            exchange.relay_held(*held).await
+        }
         Err(outcome) => outcome,
     }
 }
@@ -130,11 +133,12 @@ pub(super) async fn first(
 
 /// Passes an answer on whose head is there.
 pub(super) async fn relay_sent(
-    exchange: Exchange<'_>,
+    mut exchange: Exchange<'_>,
     sent: Sent,
     replica: &Arc<Replica>,
     in_flight: InFlight,
 ) -> Outcome {
+    exchange.trace(|trace| trace.answered_by(replica));
     *exchange.answer = sent.answer;
     *exchange.answer_head = sent.head;
     exchange.relay(Link::asked(sent.wire), sent.length, replica, in_flight).await

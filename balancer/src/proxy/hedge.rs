@@ -102,6 +102,7 @@ pub(super) async fn run(mut exchange: Exchange<'_>, hedging: &Hedging) -> Outcom
                 }
                 // The other one's connection is closed, and so it sees that it is not wanted.
                 drop(asked);
+                exchange.trace(|trace| trace.asked(&replica, tried.len()));
                 return relay_sent(exchange, sent, &replica, in_flight).await;
             }
             Event::Tried((replica, _), Err(failure)) => {

@@ -42,6 +42,7 @@ pub struct Rules {
     pub(super) via: Option<String>,
     pub(super) unknown_path: bool,
     pub(super) half_close: bool,
+    pub(super) access_log: bool,
 }
 
 /// A route of one worker.
@@ -110,6 +111,7 @@ impl Rules {
             via: config.forwarded.via.clone(),
             unknown_path: config.unknown_path,
             half_close: config.half_close,
+            access_log: config.access_log,
             live: Arc::clone(&live),
         }
     }

@@ -17,6 +17,7 @@ use super::own::answer::answer;
 use super::peer::Peer;
 use super::rules::Rules;
 use super::timer::Timer;
+use super::trace::Trace;
 use super::wire::{Stream, Wire};
 use crate::http1::Framing;
 use crate::http1::answer::{Answer, StatusLine};
@@ -194,6 +195,8 @@ impl Session {
         let mut body = Body::new(asked.request.framing);
         let own = worker.own.as_ref().filter(|_| Own::has(asked.request.path(head)));
         let tally = own.is_none().then(|| route.metrics.begin(Instant::now()));
+        let began = tally.as_ref().map_or_else(Instant::now, Tally::began);
+        let mut trace = (rules.access_log && own.is_none()).then(Trace::default);
         let outcome = match settle(&rules, &asked) {
             Some(error) => Outcome::Fail(error),
             None => match own {
@@ -214,14 +217,18 @@ impl Session {
                         answer_head: &mut self.answer_head,
                         answer: &mut self.answer,
                         replay: Replay::default(),
+                        trace: trace.as_mut(),
                         issued: None,
                         client_state: ClientState::default(),
-                        began: tally.as_ref().map_or_else(Instant::now, Tally::began),
+                        began,
                     };
                     exchange.run().await
                 }
             },
         };
+        if let Some(trace) = trace {
+            trace.write(&asked, route, began, &outcome, self.answer.status);
+        }
         let Outcome::Fail(error) = outcome else {
             if let Some(tally) = tally.filter(|_| outcome != Outcome::Abort) {
                 tally.answered(self.answer.status);

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails to set itself up fails")]
 
+mod access_log;
 mod cli;
 mod conformance;
 mod contract;

@@ -85,7 +85,7 @@ impl Exchange<'_> {
 
     /// Passes on an answer that is there as a whole.
     pub(in super::super) async fn relay_held(mut self, held: Held) -> Outcome {
-        let Held { head, answer, bytes, body } = held;
+        let Held { head, answer, bytes, body, .. } = held;
         let framing = match answer.framing {
             Framing::None => Framing::None,
             Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {

@@ -52,6 +52,8 @@ pub(in super::super) struct Sent {
 
 /// A whole answer.
 pub(in super::super) struct Held {
+    /// Whose.
+    pub(in super::super) replica: Arc<Replica>,
     pub(in super::super) head: Head<StatusLine>,
     pub(in super::super) answer: Answer,
     /// The head's bytes.
@@ -244,7 +246,7 @@ impl Sent {
         if answer.keeps && wire.input().is_empty() {
             work.worker.upstream.keep(replica, wire, Instant::now());
         }
-        Ok(Held { head, answer, bytes, body })
+        Ok(Held { replica: Arc::clone(replica), head, answer, bytes, body })
     }
 
     /// Reads the rest of an answer that nobody wants.
