@@ -87,7 +87,7 @@ async fn change(
     if let Err(denied) = may_change(request, &admin.config) {
         return deny(&denied);
     }
-    let change = match read_change(request, body).await {
+    let change = match read_change(request, body, kind, admin.config.listed).await {
         Ok(change) => change,
         Err(bad) => return reply::failure(bad.status(), &bad.to_string()),
     };
@@ -137,7 +137,8 @@ fn deny(denied: &Denied) -> HttpResponse {
 fn status(error: &ChangeError) -> StatusCode {
     match error {
         ChangeError::Refused(Refused::Rolling { .. }) => StatusCode::CONFLICT,
-        ChangeError::Refused(_) | ChangeError::Failed(Failed::NameTaken(_)) => {
+        ChangeError::Refused(_)
+        | ChangeError::Failed(Failed::NameTaken(_) | Failed::ListedAlready(_)) => {
             StatusCode::BAD_REQUEST
         }
         ChangeError::Failed(Failed::ShuttingDown)
@@ -145,6 +146,8 @@ fn status(error: &ChangeError) -> StatusCode {
         | ChangeError::Busy => StatusCode::SERVICE_UNAVAILABLE,
         ChangeError::Failed(
             Failed::Start { .. }
+            | Failed::List { .. }
+            | Failed::Unlisted(_)
             | Failed::Died { .. }
             | Failed::NeverReady { .. }
             | Failed::Remove { .. },

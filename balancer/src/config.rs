@@ -8,6 +8,7 @@ mod listen;
 mod placement;
 mod route;
 mod runtime;
+mod servers;
 pub mod settings;
 pub mod value;
 
@@ -36,7 +37,8 @@ pub use limits::{Limits, Timeouts};
 pub use listen::{AdminConfig, TlsConfig, Token};
 pub use route::{DEFAULT_ROUTE, FanConfig, HedgeAfter, HedgeConfig, RouteConfig, Send};
 pub use runtime::{DockerConfig, RuntimeConfig};
-use settings::{LogFormat, Settings};
+pub use servers::{ServersConfig, ServersError, ServersFile};
+use settings::{LogFormat, RuntimeKind, Settings};
 pub use value::{CommandLine, Server};
 
 /// Everything the program needs, checked.
@@ -97,6 +99,11 @@ pub struct LogConfig {
     pub filter: String,
 }
 
+/// Seconds between two probes of a replica where nothing is said: one that is listed has probably
+/// somebody else who looks after it, and may be far away.
+const OWNED_INTERVAL: u64 = 1;
+const LISTED_INTERVAL: u64 = 10;
+
 /// Why a configuration is not good.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -110,6 +117,14 @@ pub enum ConfigError {
         path: PathBuf,
         /// Where and what.
         source: Box<toml::de::Error>,
+    },
+    /// The file of servers is no good.
+    #[error("'servers_file' cannot be used: {}", path.display())]
+    Servers {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: ServersError,
     },
     /// A value is not allowed.
     #[error("'{field}' {must}")]
@@ -141,9 +156,12 @@ impl Config {
         let listen =
             settings.listen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 5000)));
         let tls = listen::tls(settings.tls.clone(), listen)?;
-        let admin = listen::admin(settings.admin.clone(), listen, tls.as_ref())?;
+        let listed = runtime::kind(&settings) == RuntimeKind::Static;
+        let admin = listen::admin(settings.admin.clone(), listen, tls.as_ref(), listed)?;
         let placement = placement::placement(&settings)?;
-        let health = fleet::health(settings.health.clone(), settings.health_path.clone())?;
+        let seconds = if listed { LISTED_INTERVAL } else { OWNED_INTERVAL };
+        let path = settings.health_path.clone();
+        let health = fleet::health(settings.health.clone(), path, seconds)?;
         let outliers = fleet::outliers(&settings.outliers)?;
         let respawn = fleet::respawn(&settings.respawn)?;
         let spares = within("spares", settings.spares.unwrap_or(0), 0..=1_000)?;
@@ -178,11 +196,11 @@ impl Config {
         let key = key.map_err(|bad| must("key", format!("is wrong: {bad}")))?;
         let defaults = route::Defaults { policy, key: &key, timeouts, retry };
         let routes = route::routes(std::mem::take(&mut settings.route), defaults)?;
-        let runtime = runtime::runtime(settings, &timeouts)?;
+        let runtime = runtime::runtime(settings, &timeouts, placement.capacity())?;
         if keep_replicas && !matches!(runtime, RuntimeConfig::Docker(_)) {
             return Err(must("keep_replicas", "needs runtime = \"docker\": others cannot"));
         }
-        if spares > 0 && matches!(runtime, RuntimeConfig::Static(_)) {
+        if spares > 0 && listed {
             return Err(must("spares", "must be 0 for listed replicas: they are not owned"));
         }
         Ok(Self {

@@ -2,12 +2,14 @@
 //!
 //! [`roster`] holds what was asked for and what is known to run; [`plan`] compares the two;
 //! the supervisor outside feeds the one and carries out the other. [`health`] is what is known of
-//! one replica, [`release`] what it runs, [`event`] what happened to it.
+//! one replica, [`release`] what it runs, [`event`] what happened to it, [`listed`] how replicas that
+//! somebody else runs are written.
 
 pub mod backoff;
 pub mod change;
 pub mod event;
 pub mod health;
+pub mod listed;
 pub mod observed;
 pub mod plan;
 pub mod release;

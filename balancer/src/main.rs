@@ -103,7 +103,7 @@ fn check(file: &std::path::Path) -> anyhow::Result<()> {
         file.display(),
         match &config.runtime {
             RuntimeConfig::Process { .. } | RuntimeConfig::Docker(_) => config.replicas,
-            RuntimeConfig::Static(servers) => servers.len(),
+            RuntimeConfig::Static(listed) => listed.first().len(),
         },
         config.placement.name(),
         config.routes.last().map_or(&KeySource::RequestId, |route| &route.key),
@@ -135,8 +135,9 @@ fn run(serve: Serve) -> anyhow::Result<()> {
                 let runtime = Docker::connect(docker).await?;
                 balancer::run(config, listeners, runtime, source, shutdown).await?;
             }
-            RuntimeConfig::Static(servers) => {
-                balancer::run(config, listeners, Fixed::new(servers), source, shutdown).await?;
+            RuntimeConfig::Static(listed) => {
+                let runtime = Fixed::open(listed).await;
+                balancer::run(config, listeners, runtime, source, shutdown).await?;
             }
         }
         Ok(())

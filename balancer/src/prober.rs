@@ -85,7 +85,8 @@ impl Prober {
     }
 
     /// Probes a replica from now on: the first time at once, then after pauses that grow up to the
-    /// interval, and from its first good answer on at its place in the interval.
+    /// interval (in its first minute, to a second), and from its first good answer on at its place
+    /// in the interval.
     pub fn watch(&self, hostname: Hostname, address: SocketAddr) -> Watch {
         // The first probe is as good as under way.
         let bell = Rc::new(Bell { rung: Notify::new(), under_way: Cell::new(true) });

@@ -13,6 +13,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::fleet::change::Death;
+use crate::fleet::listed::Server;
 use crate::fleet::observed::Observed;
 use crate::fleet::release::Release;
 use crate::fleet::seat::{Hostname, Seat};
@@ -64,6 +65,24 @@ pub trait Runtime: 'static {
     fn deaths(&self) -> Vec<(Hostname, Death)> {
         Vec::new()
     }
+
+    /// How often it is to be listed where nothing hints at a change.
+    fn list_every(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    /// Lists one more server, where replicas are listed: tells its replicas, one for each of its
+    /// addresses.
+    async fn enlist(&self, server: &Server) -> Result<Vec<Observed>, RuntimeError> {
+        Err(RuntimeError::Owned(server.address.clone()))
+    }
+
+    /// Lists a server no more.
+    fn unlist(&self, _: &Hostname) {}
+
+    /// Takes a server back that [`enlist`](Self::enlist) listed, unless it is listed otherwise by
+    /// now.
+    fn withdraw(&self, _: &Hostname) {}
 
     /// Removes what was made beside the replicas, once they are gone.
     async fn close(&self) -> Result<(), RuntimeError>;
@@ -141,4 +160,18 @@ pub enum RuntimeError {
     /// Listed replicas are neither started nor stopped.
     #[error("listed replicas are neither started nor stopped")]
     Listed,
+    /// Replicas that are owned are not listed.
+    #[error("{0:?} cannot be listed: replicas are owned")]
+    Owned(String),
+    /// A server, or its address by another name, is listed.
+    #[error("{0:?} is listed already")]
+    ListedAlready(String),
+    /// A name was not resolved in time.
+    #[error("{name:?} was not resolved within {within:?}")]
+    Unresolved {
+        /// The name.
+        name: String,
+        /// The time it had.
+        within: Duration,
+    },
 }

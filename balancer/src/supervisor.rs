@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::fleet::change::{Cause, ChangeKind, Failed};
 use crate::fleet::event::{Event, StartFailed, What};
 use crate::fleet::health::Verdict;
+use crate::fleet::listed::Server;
 use crate::fleet::observed::Observed;
 use crate::fleet::roster::{ChangeId, Effect, Roster, Tick};
 use crate::fleet::seat::Hostname;
@@ -73,6 +74,7 @@ impl<R: Runtime> Supervisor<R> {
         let mut roster = Roster::new(config.fleet());
         roster.boot(runtime.list().await?, config.replicas, Instant::now());
         let placement = Arc::clone(shared.table().placement());
+        let listing = Listing::new(runtime.list_every(), Instant::now());
         let runtime = Rc::new(runtime);
         let (tasks, outcomes) = Tasks::new(Rc::clone(&runtime));
         Ok(Self {
@@ -89,7 +91,7 @@ impl<R: Runtime> Supervisor<R> {
             outcomes,
             handles: Handles::new(Prober::new(config.health.clone(), results)),
             replies: HashMap::new(),
-            listing: Listing::new(Instant::now()),
+            listing,
             published: None,
             rng: StdRng::from_rng(&mut rand::rng()),
         })
@@ -187,6 +189,10 @@ impl<R: Runtime> Supervisor<R> {
             }
             Effect::Remove(hostname) => self.tasks.stop(hostname, self.grace),
             Effect::Kill(hostname) => self.tasks.stop(hostname, Duration::ZERO),
+            Effect::Enlist(server) => self.tasks.enlist(server),
+            Effect::Unlist(hostname) => self.runtime.unlist(&hostname),
+            Effect::Withdraw(hostname) => self.runtime.withdraw(&hostname),
+            Effect::List => self.list(),
         }
     }
 
@@ -254,9 +260,16 @@ impl<R: Runtime> Supervisor<R> {
                     | RuntimeError::Timeout { .. }
                     | RuntimeError::Pull { .. }
                     | RuntimeError::NoAddress { .. }
-                    | RuntimeError::Listed) => StartFailed::Other(Arc::new(error)),
+                    | RuntimeError::Listed
+                    | RuntimeError::Owned(_)
+                    | RuntimeError::ListedAlready(_)
+                    | RuntimeError::Unresolved { .. }) => StartFailed::Other(Arc::new(error)),
                 });
                 self.roster.started(&hostname, result, now, &mut self.rng);
+            }
+            Outcome::Enlisted(server, result) => {
+                let result = result.map_err(|error| not_listed(&server, error));
+                self.roster.enlisted(&server, result, now);
             }
             Outcome::Marked(hostname, result) => {
                 self.roster.marked(&hostname, result.map_err(|error| Arc::new(error) as Cause));
@@ -326,6 +339,26 @@ impl<R: Runtime> Supervisor<R> {
         if let Some(reply) = self.replies.remove(&id) {
             answer(reply, result.map(|()| self.roster.listing()).map_err(ChangeError::from));
         }
+    }
+}
+
+/// Why a server could not be listed.
+fn not_listed(server: &Server, error: RuntimeError) -> Failed {
+    let hostname = server.hostname();
+    match error {
+        RuntimeError::ListedAlready(_) => Failed::ListedAlready(hostname),
+        error @ (RuntimeError::NameTaken(_)
+        | RuntimeError::Spawn { .. }
+        | RuntimeError::NoPort { .. }
+        | RuntimeError::Resolve(..)
+        | RuntimeError::Unreachable { .. }
+        | RuntimeError::Engine { .. }
+        | RuntimeError::Timeout { .. }
+        | RuntimeError::Pull { .. }
+        | RuntimeError::NoAddress { .. }
+        | RuntimeError::Listed
+        | RuntimeError::Owned(_)
+        | RuntimeError::Unresolved { .. }) => Failed::List { hostname, source: Arc::new(error) },
     }
 }
 

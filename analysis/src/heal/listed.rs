@@ -31,8 +31,17 @@ pub(super) async fn measure(binary: &Path) -> anyhow::Result<f64> {
     let servers: Vec<String> =
         (first..first + LISTED).map(|ip| format!("{}:{port}", Ipv4Addr::from(ip))).collect();
     let address = free_address(Ipv4Addr::LOCALHOST)?;
-    let balancer =
-        start(binary, &["--listen", &address.to_string(), "--servers", &servers.join(",")])?;
+    let balancer = start(
+        binary,
+        &[
+            "--listen",
+            &address.to_string(),
+            "--servers",
+            &servers.join(","),
+            "--health-interval",
+            "1s",
+        ],
+    )?;
     let (api, began) = (Api::new(address), Instant::now());
     loop {
         let names = api.replicas().await;

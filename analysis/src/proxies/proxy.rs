@@ -190,7 +190,7 @@ backend replicas
 fn balancer_arguments(Site { listen, replicas: [a, b, c] }: &Site) -> String {
     format!(
         "--listen {listen} --runtime static --servers {a},{b},{c} --workers 1 --key request-id \
-         --health-path {HEARTBEAT}"
+         --health-path {HEARTBEAT} --health-interval 1s"
     )
 }
 

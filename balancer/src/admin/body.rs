@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::config::CommandLine;
-use crate::fleet::change::Change;
+use crate::fleet::change::{Change, ChangeKind};
+use crate::fleet::listed::Server;
 use crate::fleet::roster::RollRequest;
 use crate::fleet::seat::{BadHostname, Hostname};
 
@@ -59,6 +60,9 @@ pub enum BadBody {
     /// A hostname is not one.
     #[error(transparent)]
     Hostname(#[from] BadHostname),
+    /// Replicas are listed, and a hostname is no address.
+    #[error("replicas are listed, so 'hostnames' must be addresses: {0}")]
+    Server(String),
 }
 
 /// A kind of JSON value.
@@ -79,18 +83,23 @@ impl BadBody {
             | BadBody::NotAnObject(_)
             | BadBody::Field { .. }
             | BadBody::UnknownField(_)
-            | BadBody::Hostname(_) => StatusCode::BAD_REQUEST,
+            | BadBody::Hostname(_)
+            | BadBody::Server(_) => StatusCode::BAD_REQUEST,
         }
     }
 }
 
-/// Reads what a client asks for.
+/// Reads what a client asks for; where replicas are `listed`, they are called by their addresses.
 ///
 /// # Errors
 /// [`BadBody`], which names the field and what it must be.
-pub async fn read_change(request: &HttpRequest, payload: Payload) -> Result<Change, BadBody> {
-    let fields = read_object(request, payload).await?;
-    Ok(Change { n: number(&fields)?, hostnames: hostnames(&fields)? })
+pub async fn read_change(
+    request: &HttpRequest,
+    payload: Payload,
+    kind: ChangeKind,
+    listed: bool,
+) -> Result<Change, BadBody> {
+    change(&read_object(request, payload).await?, kind, listed)
 }
 
 /// Reads what a rolling update is to do.
@@ -217,15 +226,35 @@ fn positive(fields: &Map<String, Value>, field: &'static str) -> Result<usize, B
     }
 }
 
-fn hostnames(fields: &Map<String, Value>) -> Result<Vec<Hostname>, BadBody> {
+fn change(fields: &Map<String, Value>, kind: ChangeKind, listed: bool) -> Result<Change, BadBody> {
+    let (n, names) = (number(fields)?, names(fields)?);
+    if !listed {
+        let hostnames = names.into_iter().map(Hostname::parse).collect::<Result<_, _>>()?;
+        return Ok(Change { n, hostnames, servers: Vec::new() });
+    }
+    let mut change = Change { n, hostnames: Vec::new(), servers: Vec::new() };
+    for name in names {
+        match name.parse::<Server>() {
+            Ok(server) => {
+                change.hostnames.push(server.hostname());
+                change.servers.push(server);
+            }
+            // Perhaps one that `/rep` tells; if not, it is unknown.
+            Err(_) if kind == ChangeKind::Remove => change.hostnames.push(Hostname::listed(name)),
+            Err(bad) => return Err(BadBody::Server(bad)),
+        }
+    }
+    Ok(change)
+}
+
+fn names(fields: &Map<String, Value>) -> Result<Vec<&str>, BadBody> {
     let bad =
         |found: String| BadBody::Field { field: "hostnames", must: "a list of strings", found };
     let Some(value) = fields.get("hostnames") else { return Ok(Vec::new()) };
     let names = value.as_array().ok_or_else(|| bad(Kind::of(value).to_string()))?;
-    let name = |value: &Value| {
-        let name = value.as_str();
-        let name = name.ok_or_else(|| bad(format!("a list with {}", Kind::of(value))))?;
-        Ok(Hostname::parse(name)?)
+    let name = |value| {
+        let name = Value::as_str(value);
+        name.ok_or_else(|| bad(format!("a list with {}", Kind::of(value))))
     };
     names.iter().map(name).collect()
 }
@@ -256,8 +285,7 @@ mod tests {
     use super::*;
 
     fn parse(body: &[u8]) -> Result<Change, BadBody> {
-        let fields = object(body)?;
-        Ok(Change { n: number(&fields)?, hostnames: hostnames(&fields)? })
+        change(&object(body)?, ChangeKind::Add, false)
     }
 
     fn parse_roll(body: &str) -> Result<RollRequest, BadBody> {
@@ -296,10 +324,32 @@ mod tests {
 
     #[test]
     fn a_good_body_is_taken_with_and_without_names() {
-        assert_eq!(parse(br#"{"n": 2}"#).unwrap(), Change { n: 2, hostnames: vec![] });
+        assert_eq!(parse(br#"{"n": 2}"#).unwrap(), Change { n: 2, ..Change::default() });
         let named = parse(br#"{"n": 2, "hostnames": ["S5", "Server 4"], "x": 1}"#).unwrap();
         let names: Vec<&str> = named.hostnames.iter().map(Hostname::as_str).collect();
         assert_eq!(names, ["S5", "Server 4"]);
+    }
+
+    #[test]
+    fn listed_replicas_are_called_by_their_addresses() {
+        let read = |name: &str, kind| {
+            let body = format!(r#"{{"n":1,"hostnames":["{name}"]}}"#);
+            change(&object(body.as_bytes())?, kind, true)
+        };
+        for text in ["http://a:80/ weight=3", "a:80 weight=3"] {
+            let added = read(text, ChangeKind::Add).unwrap();
+            assert_eq!(added.hostnames, [Hostname::listed("a:80")]);
+            assert_eq!(added.servers, [Server { address: "a:80".to_owned(), weight: 3 }]);
+        }
+        for text in ["S5", "../x", "https://a:80", "a:80/10.0.0.1"] {
+            let told = read(text, ChangeKind::Add).unwrap_err().to_string();
+            let begin = format!(
+                "replicas are listed, so 'hostnames' must be addresses: {text:?} is no host:port"
+            );
+            assert!(told.starts_with(&begin), "{told}");
+            let removed = read(text, ChangeKind::Remove).unwrap();
+            assert_eq!(removed.hostnames, [Hostname::listed(text)]);
+        }
     }
 
     #[test]

@@ -103,7 +103,7 @@ mod tests {
 
     fn config(hosts: &[&str]) -> AdminConfig {
         let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
-        AdminConfig { listen: None, token: None, hosts, programs: false }
+        AdminConfig { listen: None, token: None, hosts, programs: false, listed: false }
     }
 
     fn called_by(host: &'static str, config: &AdminConfig) -> Result<(), Denied> {

@@ -30,9 +30,11 @@ pub struct HealthConfig {
     pub slow_start: Duration,
 }
 
+/// `interval` is the one to take where none is given, in seconds.
 pub(super) fn health(
     settings: HealthSettings,
     path: Option<String>,
+    interval: u64,
 ) -> Result<HealthConfig, ConfigError> {
     let path = path.unwrap_or_else(|| "/heartbeat".to_owned());
     if !path.starts_with('/') || !path.bytes().all(|c| c.is_ascii_graphic()) {
@@ -46,7 +48,7 @@ pub(super) fn health(
     let slow_start = settings.slow_start.map(|span| given_span("health.slow_start", span));
     Ok(HealthConfig {
         path,
-        interval: span("health.interval", settings.interval, 1)?,
+        interval: span("health.interval", settings.interval, interval)?,
         timeout: span("health.timeout", settings.timeout, 1)?,
         limits,
         start_deadline: span("health.start_deadline", settings.start_deadline, 60)?,

@@ -19,6 +19,8 @@ pub struct AdminConfig {
     pub hosts: Vec<String>,
     /// Whether a call without a token may say what replicas run.
     pub programs: bool,
+    /// Whether replicas are listed, so that they are called by their addresses.
+    pub listed: bool,
 }
 
 /// A secret that is never shown.
@@ -41,6 +43,7 @@ pub(super) fn admin(
     settings: AdminSettings,
     listen: SocketAddr,
     tls: Option<&TlsConfig>,
+    listed: bool,
 ) -> Result<AdminConfig, ConfigError> {
     let AdminSettings { listen: own, token, open, hosts, programs } = settings;
     let bad = |token: &String| token.is_empty() || !token.bytes().all(|c| c.is_ascii_graphic());
@@ -69,7 +72,7 @@ pub(super) fn admin(
     }
     let hosts = hosts.unwrap_or_default().iter().map(|host| host.to_ascii_lowercase()).collect();
     let programs = programs.unwrap_or(false);
-    Ok(AdminConfig { listen: own, token: token.map(Token), hosts, programs })
+    Ok(AdminConfig { listen: own, token: token.map(Token), hosts, programs, listed })
 }
 
 pub(super) fn tls(

@@ -1,13 +1,13 @@
 //! Where replicas run.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::ConfigError;
 use super::check::must;
 use super::limits::Timeouts;
+use super::servers::{ServersConfig, servers};
 use super::settings::{PullPolicy, RuntimeKind, Settings};
-use super::value::{CommandLine, Server};
+use super::value::CommandLine;
 
 /// Where replicas run.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +22,7 @@ pub enum RuntimeConfig {
     /// As containers.
     Docker(DockerConfig),
     /// Listed, not owned.
-    Static(Vec<Server>),
+    Static(ServersConfig),
 }
 
 /// Containers of replicas.
@@ -52,15 +52,33 @@ pub struct DockerConfig {
     pub pool: String,
 }
 
+/// Where replicas run: where nothing is said, listed servers say it.
+pub(super) fn kind(settings: &Settings) -> RuntimeKind {
+    let listed = settings.servers.as_ref().is_some_and(|servers| !servers.is_empty());
+    let implied = if listed || settings.servers_file.is_some() {
+        RuntimeKind::Static
+    } else {
+        RuntimeKind::Process
+    };
+    settings.runtime.unwrap_or(implied)
+}
+
 pub(super) fn runtime(
     settings: Settings,
     timeouts: &Timeouts,
+    capacity: Option<usize>,
 ) -> Result<RuntimeConfig, ConfigError> {
-    let servers = settings.servers.unwrap_or_default();
-    let implied = if servers.is_empty() { RuntimeKind::Process } else { RuntimeKind::Static };
-    let kind = settings.runtime.unwrap_or(implied);
-    if kind != RuntimeKind::Static && !servers.is_empty() {
-        return Err(must("servers", "are for runtime = \"static\"; leave one of the two out"));
+    let kind = kind(&settings);
+    let listed = settings.servers.unwrap_or_default();
+    if kind != RuntimeKind::Static {
+        if !listed.is_empty() {
+            let why = "are for runtime = \"static\"; leave one of the two out";
+            return Err(must("servers", why));
+        }
+        if settings.servers_file.is_some() {
+            let why = "is for runtime = \"static\"; leave one of the two out";
+            return Err(must("servers_file", why));
+        }
     }
     let env = settings.env.unwrap_or_default().into_iter().map(|v| (v.0, v.1)).collect();
     match kind {
@@ -91,14 +109,7 @@ pub(super) fn runtime(
             }))
         }
         RuntimeKind::Static => {
-            let mut known = BTreeSet::new();
-            if servers.is_empty() {
-                return Err(must("servers", "must list at least one host:port for runtime static"));
-            }
-            if let Some(twice) = servers.iter().find(|server| !known.insert(&server.address)) {
-                return Err(must("servers", format!("must not list {:?} twice", twice.address)));
-            }
-            Ok(RuntimeConfig::Static(servers))
+            Ok(RuntimeConfig::Static(servers(listed, settings.servers_file, capacity)?))
         }
     }
 }

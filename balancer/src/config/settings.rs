@@ -9,6 +9,7 @@ mod route;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
@@ -46,8 +47,8 @@ pub struct Settings {
     #[arg(long, env = "BALANCER_LISTEN", value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
 
-    /// Where replicas run: as child processes, as Docker containers, or listed with --servers and
-    /// not owned [default: process, or static when servers are listed]
+    /// Where replicas run: as child processes, as Docker containers, or listed with --servers or
+    /// --servers-file and not owned [default: process, or static when servers are listed]
     #[arg(long, env = "BALANCER_RUNTIME")]
     pub runtime: Option<RuntimeKind>,
 
@@ -64,10 +65,16 @@ pub struct Settings {
     #[arg(long, env = "BALANCER_SPARES", value_name = "K")]
     pub spares: Option<usize>,
 
-    /// Listed replicas, host:port or 'host:port weight=3', several parted by commas; implies
-    /// --runtime static
+    /// Listed replicas, host:port, http://host:port or 'host:port weight=3', several parted by
+    /// commas; a name with several addresses is several replicas; implies --runtime static
     #[arg(long, env = "BALANCER_SERVERS", value_name = "LIST", value_delimiter = ',')]
     pub servers: Option<Vec<Server>>,
+
+    /// A file of listed replicas, besides those of --servers: one a line as there, from # on a
+    /// comment. Read anew when it changes: those that it lists no more finish their requests and
+    /// leave; a bad one changes nothing. Implies --runtime static
+    #[arg(long, env = "BALANCER_SERVERS_FILE", value_name = "FILE")]
+    pub servers_file: Option<PathBuf>,
 
     /// What each replica runs: a program and its arguments, run without a shell, with PORT and
     /// SERVER_ID in its environment and {port}, {seat}, {hostname} filled in [default: process:
@@ -280,8 +287,8 @@ impl Settings {
     pub fn or(self, other: Self) -> Self {
         first_of!(
             self, other;
-            listen, runtime, replicas, max_replicas, spares, servers, command, env, image, network,
-            port, memory, cpus, pids, pull, pool, keep_replicas, placement, policy, key,
+            listen, runtime, replicas, max_replicas, spares, servers, servers_file, command, env, image,
+            network, port, memory, cpus, pids, pull, pool, keep_replicas, placement, policy, key,
             health_path, workers, log_format, access_log, log_level;
             ring, classic, health, outliers, respawn, timeouts, limits, retry, forwarded, tls,
             admin, compat;

@@ -138,6 +138,30 @@ fn keys_and_flags_set_the_same() {
 }
 
 #[test]
+fn listed_replicas_are_probed_less_often_unless_it_is_said_how_often() {
+    for (text, seconds) in [
+        ("", 1),
+        ("servers = [\"a:1\"]", 10),
+        ("servers = [\"a:1\"]\n[health]\ninterval = \"2s\"", 2),
+    ] {
+        let config = checked(text).unwrap();
+        assert_eq!(config.health.interval, Duration::from_secs(seconds), "{text}");
+        assert_eq!(config.admin.listed, text.contains("servers"));
+    }
+}
+
+#[test]
+fn more_servers_than_the_placement_has_seats_are_refused() {
+    let servers = |n: u16| {
+        let list: Vec<String> = (1..=n).map(|port| format!("a:{port}")).collect();
+        checked(&format!("placement = \"classic\"\nservers = {list:?}"))
+    };
+    assert!(servers(56).is_ok());
+    let told = servers(57).unwrap_err();
+    assert!(told.contains("there must be at most 56 servers in all"), "{told}");
+}
+
+#[test]
 fn a_flag_takes_one_key_of_a_table_and_leaves_the_others() {
     let file = toml::from_str("[limits]\nfields = 7\nhead = \"32KiB\"").unwrap();
     let flags: Settings = toml::from_str("[limits]\nfields = 8").unwrap();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
+pub use crate::fleet::listed::Server;
 use crate::fleet::seat::{Hostname, Seat};
 
 /// A duration: `250ms`, `10s`, `5m`.
@@ -26,15 +27,6 @@ pub struct Percent(pub f64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network(pub IpNet);
 
-/// A listed replica: `host:port` or `host:port weight=3`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    /// Name or address, and port.
-    pub address: String,
-    /// Multiplies its share; at least 1.
-    pub weight: u32,
-}
-
 /// A command and its arguments, split into words as a shell does, and run without one. `{port}`,
 /// `{seat}` and `{hostname}` are filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,9 +39,6 @@ pub struct Variable(pub String, pub String);
 /// 16 bytes in hexadecimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hex16(pub [u8; 16]);
-
-/// The largest weight: beyond it the ring only grows.
-const WEIGHT_MAX: u32 = 1_000;
 
 /// What is filled into a command.
 const PLACEHOLDERS: [&str; 3] = ["{port}", "{seat}", "{hostname}"];
@@ -148,32 +137,6 @@ impl FromStr for Network {
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-// === impl Server ===
-
-impl FromStr for Server {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let bad = |why: &str| format!("{text:?} is no host:port or host:port weight=3: {why}");
-        let mut words = text.split_whitespace();
-        let address = words.next().ok_or_else(|| bad("it is empty"))?;
-        let (host, port) = address.rsplit_once(':').ok_or_else(|| bad("the port is missing"))?;
-        if host.is_empty() || host.contains('/') {
-            return Err(bad("the host must be a name or an address"));
-        }
-        if !matches!(port.parse::<u16>(), Ok(1..)) {
-            return Err(bad("the port must be 1 to 65535"));
-        }
-        let mut weight = 1;
-        for word in words {
-            let given = word.strip_prefix("weight=").ok_or_else(|| bad("unknown word after it"))?;
-            let known = given.parse().ok().filter(|weight| (1..=WEIGHT_MAX).contains(weight));
-            weight = known.ok_or_else(|| bad("the weight must be 1 to 1000"))?;
-        }
-        Ok(Self { address: address.to_owned(), weight })
     }
 }
 
@@ -315,18 +278,6 @@ mod tests {
         for text in ["", "localhost", "10.0.0.0/33", "10.0.0/8", "::1/129", "10.0.0.1:80", "[::1]"]
         {
             assert!(text.parse::<Network>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn servers_are_read_with_their_weight() {
-        let server = |address: &str, weight| Ok(Server { address: address.to_owned(), weight });
-        assert_eq!("localhost:80".parse(), server("localhost:80", 1));
-        assert_eq!("[::1]:80 weight=3".parse(), server("[::1]:80", 3));
-        for text in
-            ["", "a", "a:", ":80", "a:0", "a:80 weight=0", "a:80 x", "http://a:80", "a:70000"]
-        {
-            assert!(text.parse::<Server>().is_err(), "{text}");
         }
     }
 

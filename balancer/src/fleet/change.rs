@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::listed::Server;
 use super::seat::Hostname;
 
 /// A number of replicas, some of them by name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// How many; at least 1.
     pub n: usize,
     /// Named ones, `n` at most.
     pub hostnames: Vec<Hostname>,
+    /// The same as servers to be listed; none where replicas are owned.
+    pub servers: Vec<Server>,
 }
 
 /// Which of the two.
@@ -81,11 +84,26 @@ pub enum Refused {
     /// The runtime has no images.
     #[error("'image' is for runtime = \"docker\": this balancer's replicas have none")]
     NoImages,
-    /// Replicas are listed in the configuration, not owned.
-    #[error(
-        "replicas are listed ('servers'), not owned: they can neither be added nor removed here"
-    )]
+    /// Replicas are listed, not owned.
+    #[error("replicas are listed ('servers'), not owned: there is nothing here to update")]
     Listed,
+    /// Replicas are listed, so none can be made up, and none is as good as another.
+    #[error(
+        "replicas are listed ('servers'), not owned: 'hostnames' must have the address of each \
+         of 'n' = {n}, as host:port, not {named}"
+    )]
+    Unnamed {
+        /// How many are asked for.
+        n: usize,
+        /// How many of them are named.
+        named: usize,
+    },
+    /// A listed replica is one of several addresses of its server.
+    #[error(
+        "hostname {:?} is one of several addresses of {:?}, which is what can be removed",
+        .0.as_str(), .0.server()
+    )]
+    OneOfSeveral(Hostname),
 }
 
 /// Why a change failed that had been accepted; nothing of it is left.
@@ -103,6 +121,21 @@ pub enum Failed {
         #[source]
         source: Cause,
     },
+    /// A server could not be listed.
+    #[error("server {:?} could not be listed", hostname.as_str())]
+    List {
+        /// What it is called.
+        hostname: Hostname,
+        /// What the runtime said.
+        #[source]
+        source: Cause,
+    },
+    /// A server is listed already, by this or another name.
+    #[error("hostname {:?} is in use already: its address is listed", .0.as_str())]
+    ListedAlready(Hostname),
+    /// A server was taken from the list before it was ready.
+    #[error("server {:?} was taken from the list before it was ready", .0.as_str())]
+    Unlisted(Hostname),
     /// A replica ended before it was ready.
     #[error("replica {:?} ended before it was ready: {death}", hostname.as_str())]
     Died {

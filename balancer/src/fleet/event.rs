@@ -40,6 +40,8 @@ pub enum What {
     Starting,
     /// It was there already when the balancer looked.
     Adopted,
+    /// Somebody has listed it.
+    Listed,
     /// It takes requests.
     Ready,
     /// It takes no requests; for its probes, with what the last one complained of.
@@ -135,6 +137,7 @@ impl What {
         match self {
             What::Starting => "starting",
             What::Adopted => "adopted",
+            What::Listed => "listed",
             What::Ready => "ready",
             What::Ejected(..) => "ejected",
             What::Hung => "hung",
@@ -163,6 +166,7 @@ impl What {
         match self {
             What::Starting => "replica is starting",
             What::Adopted => "replica was running already and is adopted",
+            What::Listed => "replica is listed",
             What::Ready => "replica is ready",
             What::Ejected(..) => "replica is ejected",
             What::Hung => "replica has not answered for too long and is to be replaced",
@@ -189,7 +193,7 @@ impl What {
     /// The state of a replica from then on, where that is a new one.
     pub fn state(&self) -> Option<&'static str> {
         match self {
-            What::Starting | What::Adopted => Some("starting"),
+            What::Starting | What::Adopted | What::Listed => Some("starting"),
             What::Ready => Some("ready"),
             What::Ejected(..) | What::Hung => Some("ejected"),
             What::Draining(_) | What::LeftElsewhere => Some("draining"),
@@ -231,6 +235,7 @@ impl What {
             What::RollFailed { generation, why } => Some(format!("generation {generation}: {why}")),
             What::Starting
             | What::Adopted
+            | What::Listed
             | What::Ready
             | What::Hung
             | What::NeverReady
@@ -256,6 +261,7 @@ impl What {
             | What::EngineLost(_) => true,
             What::Starting
             | What::Adopted
+            | What::Listed
             | What::Ready
             | What::Seated(_)
             | What::Draining(_)

@@ -119,6 +119,8 @@ pub enum Action {
 pub enum Why {
     /// Nobody asked for it.
     Unwanted,
+    /// It is not listed any more.
+    Unlisted,
     /// An older replica has its seat.
     Duplicate,
     /// Another runs what is wanted in its place.
@@ -212,6 +214,7 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Why::Unwanted => "not wanted any more",
+            Why::Unlisted => "not listed any more",
             Why::Duplicate => "an older replica has its seat",
             Why::Replaced => "another runs in its place",
             Why::Hung => "it does not answer, and another is ready in its place",

@@ -6,6 +6,7 @@
 
 mod act;
 mod changes;
+mod listed;
 mod listing;
 mod observe;
 mod record;
@@ -23,10 +24,12 @@ use super::backoff::{Backoff, BackoffConfig};
 use super::change::Failed;
 use super::event::{Event, Subject, What};
 use super::health::{Ejection, Health, HealthLimits, OutlierConfig};
+use super::listed::Server;
 use super::observed::{Observed, Place, Trouble};
 use super::plan::Phase;
 use super::release::Release;
 use super::seat::{Hostname, MemberId, Seat};
+use listed::Enlisting;
 use record::Record;
 use roll::Roll;
 pub use roll::RollRequest;
@@ -80,6 +83,14 @@ pub enum Effect {
     Remove(Hostname),
     /// The same without a grace: it does not hear.
     Kill(Hostname),
+    /// List one more server; then [`Roster::enlisted`].
+    Enlist(Server),
+    /// List a server no more.
+    Unlist(Hostname),
+    /// Take a server back that was listed for an `/add`.
+    Withdraw(Hostname),
+    /// A listed replica is gone: list anew, perhaps it is wanted again.
+    List,
 }
 
 /// Names a change until it is through.
@@ -97,6 +108,8 @@ pub struct Roster {
     seats: BTreeMap<Seat, SeatRecord>,
     records: BTreeMap<Hostname, Record>,
     changes: BTreeMap<ChangeId, Pending>,
+    /// What is to be listed, and what no more.
+    orders: Vec<Effect>,
     /// Names that are gone: a listing that still has one is late, or the runtime was.
     gone: VecDeque<(Hostname, Tick)>,
     /// Names under which another balancer may be replacing what was removed here on purpose: it did
@@ -142,6 +155,7 @@ struct SeatRecord {
 enum Pending {
     Add { seats: Vec<Seat>, failed: Option<Failed> },
     Remove { hostnames: Vec<Hostname> },
+    Enlist(Enlisting),
 }
 
 /// How many names of the gone are kept: more than can be removed between two listings.
@@ -157,6 +171,7 @@ impl Roster {
             seats: BTreeMap::new(),
             records: BTreeMap::new(),
             changes: BTreeMap::new(),
+            orders: Vec::new(),
             gone: VecDeque::new(),
             dismissed: VecDeque::new(),
             target: Release::default(),
@@ -227,11 +242,7 @@ impl Roster {
         let seats = self.seats.iter().filter(|(_, seat)| seat.on_ring).map(move |(seat, _)| {
             (MemberId::Seat(*seat), 1, tenths.get(seat).copied().unwrap_or(record::WHOLE))
         });
-        let listed = self.records.values().filter_map(|record| match record.place.member()? {
-            MemberId::Seat(_) => None,
-            address @ MemberId::Address(_) => Some((address, record.weight, record.tenths)),
-        });
-        seats.chain(listed)
+        seats.chain(self.listed_members())
     }
 
     /// The replicas to be probed: those that run and are not leaving, with their addresses.
@@ -300,6 +311,7 @@ impl Roster {
     /// Whether a replica may be routed to.
     fn may_serve(&self, record: &Record) -> bool {
         record.phase == Phase::Up
+            && record.change.is_none()
             && (record.is_ready() || (self.panicking && record.standing.is_doubtful()))
     }
 
@@ -334,7 +346,7 @@ impl Roster {
         if self.records.remove(hostname).is_some() {
             self.gone.retain(|(name, _)| name != hostname);
             self.gone.push_back((hostname.clone(), self.tick));
-            if self.gone.len() > GONE_KEPT {
+            while self.gone.len() > GONE_KEPT {
                 self.gone.pop_front();
             }
         }

@@ -100,9 +100,20 @@ impl Hostname {
         Self(format!("S{:06}", hash % 1_000_000))
     }
 
-    /// The name of a listed replica: its address as it was written.
+    /// The name of a listed replica: its server as it was written.
     pub fn listed(address: &str) -> Self {
         Self(address.to_owned())
+    }
+
+    /// The name of a listed replica that is one of several addresses of its server, or has been:
+    /// `web:80/10.0.0.1`.
+    pub fn listed_at(server: &str, address: SocketAddr) -> Self {
+        Self(format!("{server}/{}", address.ip()))
+    }
+
+    /// The server that a listed replica is an address of, as it was written.
+    pub fn server(&self) -> &str {
+        self.0.split_once('/').map_or(&self.0, |(server, _)| server)
     }
 
     /// The name as it was given.
@@ -184,6 +195,14 @@ mod tests {
         assert_ne!(next.successor(one, 0), next);
         let digits = next.as_str().strip_prefix('S').unwrap();
         assert!(digits.len() == 6 && digits.bytes().all(|c| c.is_ascii_digit()), "{next}");
+    }
+
+    #[test]
+    fn one_of_several_addresses_tells_its_server() {
+        let address = "[::1]:80".parse().unwrap();
+        let one = Hostname::listed_at("web:80", address);
+        assert_eq!((one.as_str(), one.server()), ("web:80/::1", "web:80"));
+        assert_eq!(Hostname::listed("[::1]:80").server(), "[::1]:80");
     }
 
     #[test]

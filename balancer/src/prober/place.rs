@@ -9,6 +9,11 @@ use tokio::time::Instant;
 /// the interval, so that a quick start is seen at once and a slow one costs little.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
+/// With a longer interval, pauses grow up to this alone, until so long after the first probe: what
+/// has just been started is waited for.
+const QUICK_PAUSE: Duration = Duration::from_secs(1);
+const QUICK_FOR: Duration = Duration::from_secs(60);
+
 /// Places in an interval: enough to spread the load, and few enough that many replicas share one,
 /// and with it a turn of the event loop. In an interval of a second they are 50 ms apart: at 40 ms,
 /// the kernel would acknowledge the answers of one place (Linux, `TCP_DELACK_MIN`) in the midst of
@@ -33,7 +38,7 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) enum Pace {
     /// After this pause.
-    Growing { places: Places, pause: Duration },
+    Growing { places: Places, pause: Duration, since: Option<Instant> },
     /// At this place.
     Steady(Place),
 }
@@ -68,7 +73,7 @@ impl Place {
 impl Pace {
     /// Of a replica that was not probed yet.
     pub(super) fn new(places: Places) -> Self {
-        Self::Growing { places, pause: FIRST_PAUSE }
+        Self::Growing { places, pause: FIRST_PAUSE, since: None }
     }
 
     /// When the next probe is due after one that was `good` or not. One that took longer than to
@@ -82,11 +87,15 @@ impl Pace {
         rng: &mut impl Rng,
     ) -> Instant {
         match self {
-            Self::Growing { places, pause } => {
-                if !good && *pause < places.interval {
+            Self::Growing { places, pause, since } => {
+                let since = *since.get_or_insert(began);
+                if !good && *pause < places.interval.min(QUICK_PAUSE) {
                     let due = ended + *pause;
                     *pause = *pause * 3 / 2;
                     return due;
+                }
+                if !good && places.interval > QUICK_PAUSE && ended < since + QUICK_FOR {
+                    return ended + QUICK_PAUSE;
                 }
                 // From here on at its own place, so that replicas that were started together are
                 // not probed together.
@@ -131,6 +140,23 @@ mod tests {
         assert!(pace.next(false, now, now, &mut rng) - now <= SECOND);
         let due = pace.next(true, now, now, &mut rng);
         assert_eq!(pace.next(true, due, due, &mut rng) - due, SECOND);
+    }
+
+    #[test]
+    fn with_a_long_interval_a_newcomer_is_waited_for_for_a_minute() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let begin = Instant::now();
+        let mut pace = Pace::new(Places::new(begin, 10 * SECOND));
+        let (mut now, mut probes) = (begin, 0);
+        while now < begin + QUICK_FOR {
+            let due = pace.next(false, now, now, &mut rng);
+            assert!(due - now <= SECOND, "{:?} after {:?}", due - now, now - begin);
+            (now, probes) = (due, probes + 1);
+        }
+        assert!((60..80).contains(&probes), "{probes} probes");
+        let due = pace.next(false, now, now, &mut rng);
+        assert!(due - now <= 10 * SECOND);
+        assert_eq!(pace.next(false, due, due, &mut rng) - due, 10 * SECOND);
     }
 
     #[test]

@@ -1,51 +1,79 @@
-//! `static`: replicas that are listed in the configuration, only probed and routed to.
+//! `static`: replicas that are listed, only probed and routed to.
+//!
+//! A listing is answered from memory. A task of its own follows the file of servers and asks for
+//! the addresses of names, off everybody's way.
 
+mod book;
+mod resolver;
+mod watched;
+
+use std::cell::RefCell;
 use std::future;
-use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::net::lookup_host;
+use actix_web::rt::spawn;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::{info, warn};
 
 use super::{Mark, ReplicaSpec, Runtime, RuntimeError};
-use crate::config::Server;
-use crate::fleet::observed::{Condition, Observed, Place};
-use crate::fleet::release::Release;
-use crate::fleet::seat::{Hostname, MemberId};
+use crate::config::ServersConfig;
+use crate::fleet::listed::Server;
+use crate::fleet::observed::Observed;
+use crate::fleet::seat::Hostname;
+use crate::telemetry::chain;
+use book::{Book, Resolved};
+use resolver::Resolver;
+use watched::Watched;
 
-/// The listed servers. Names are resolved at every listing, so a changed address is followed.
-#[derive(Debug)]
+/// How often names are resolved anew.
+const RESOLVE_EVERY: Duration = Duration::from_secs(10);
+
+/// How often everything is listed anew: what changes is told.
+const LIST_EVERY: Duration = Duration::from_secs(10);
+
+/// The listed servers. A name with several addresses is several replicas.
 pub struct Fixed {
-    servers: Vec<Server>,
+    list: Rc<List>,
+    keeper: JoinHandle<()>,
 }
 
+/// What is listed, and the way to its addresses.
+struct List {
+    book: RefCell<Book>,
+    resolver: Resolver,
+    changed: Notify,
+}
+
+// === impl Fixed ===
+
 impl Fixed {
-    /// Over these servers, none of them twice.
-    pub fn new(servers: Vec<Server>) -> Self {
-        Self { servers }
+    /// Lists the servers of a configuration, and keeps to them. A name that cannot be resolved is
+    /// told in the log, and tried again.
+    pub async fn open(config: ServersConfig) -> Self {
+        Self::open_with(config, Resolver::system(), RESOLVE_EVERY).await
+    }
+
+    async fn open_with(config: ServersConfig, resolver: Resolver, every: Duration) -> Self {
+        let (book, changed) = (RefCell::default(), Notify::new());
+        let list = Rc::new(List { book, resolver, changed });
+        list.replace(config.first()).await;
+        let keeper = spawn(keep(Rc::clone(&list), Watched::new(&config), every));
+        Self { list, keeper }
+    }
+}
+
+impl Drop for Fixed {
+    fn drop(&mut self) {
+        self.keeper.abort();
     }
 }
 
 impl Runtime for Fixed {
     async fn list(&self) -> Result<Vec<Observed>, RuntimeError> {
-        let mut listing: Vec<Observed> = Vec::with_capacity(self.servers.len());
-        for (created, server) in (0..).zip(&self.servers) {
-            let address = resolve(&server.address).await?;
-            let place = Place::Member(MemberId::Address(address));
-            // Two names of one address are one replica: the first.
-            if listing.iter().all(|other| other.place != place) {
-                listing.push(Observed {
-                    hostname: Hostname::listed(&server.address),
-                    place,
-                    address: Some(address),
-                    weight: server.weight,
-                    created,
-                    release: Release::default(),
-                    condition: Condition::Running,
-                    leaving: false,
-                });
-            }
-        }
-        Ok(listing)
+        Ok(self.list.book.borrow().list())
     }
 
     async fn start(&self, _: &ReplicaSpec) -> Result<Observed, RuntimeError> {
@@ -61,18 +89,110 @@ impl Runtime for Fixed {
     }
 
     async fn changed(&self) {
-        future::pending::<()>().await;
+        self.list.changed.notified().await;
+    }
+
+    fn list_every(&self) -> Duration {
+        LIST_EVERY
+    }
+
+    async fn enlist(&self, server: &Server) -> Result<Vec<Observed>, RuntimeError> {
+        let listed = || RuntimeError::ListedAlready(server.address.clone());
+        if self.list.book.borrow().lists(&server.id()) {
+            return Err(listed());
+        }
+        let addresses = self.list.resolver.resolve(server).await?;
+        let resolved = Resolved::from([(server.id(), addresses)]);
+        let replicas = self.list.book.borrow_mut().add(server, &resolved);
+        if replicas.is_empty() { Err(listed()) } else { Ok(replicas) }
+    }
+
+    fn unlist(&self, hostname: &Hostname) {
+        self.list.book.borrow_mut().unlist(&hostname.as_str().to_ascii_lowercase());
+    }
+
+    fn withdraw(&self, hostname: &Hostname) {
+        self.list.book.borrow_mut().withdraw(&hostname.as_str().to_ascii_lowercase());
     }
 
     async fn close(&self) -> Result<(), RuntimeError> {
+        self.keeper.abort();
         Ok(())
     }
 }
 
-/// The first IPv4 address of `name:port`, or the first of any kind where there is none.
-async fn resolve(address: &str) -> Result<SocketAddr, RuntimeError> {
-    let error = |source| RuntimeError::Resolve(address.to_owned(), source);
-    let found: Vec<SocketAddr> = lookup_host(address).await.map_err(error)?.collect();
-    let best = found.iter().find(|address| address.is_ipv4()).or(found.first()).copied();
-    best.ok_or_else(|| error(std::io::Error::other("the name has no address")))
+/// Follows the file and the names, for as long as it is polled.
+async fn keep(list: Rc<List>, watched: Option<Watched>, every: Duration) {
+    tokio::join!(follow(&list, watched), refresh(&list, every));
 }
+
+async fn follow(list: &List, watched: Option<Watched>) {
+    let Some(mut watched) = watched else { return future::pending().await };
+    loop {
+        let servers = watched.changed().await;
+        info!(servers = servers.len(), "servers file has changed");
+        list.replace(servers).await;
+        list.changed.notify_one();
+    }
+}
+
+async fn refresh(list: &List, every: Duration) {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first is at once, when everything has just been resolved.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let names = list.book.borrow().names();
+        list.resolver.resolve_all(names, |server, found| list.note(&server, found)).await;
+    }
+}
+
+// === impl List ===
+
+impl List {
+    /// Lists these servers and no other, once their names are resolved or have had their time: so
+    /// that what comes and what goes does so together.
+    async fn replace(&self, servers: Vec<Server>) {
+        let mut results = Vec::new();
+        let names = servers.iter().filter(|server| server.literal().is_none()).cloned().collect();
+        let resolving =
+            self.resolver.resolve_all(names, |server, found| results.push((server, found)));
+        // Many names may take longer than one: they come with the next round.
+        let within = self.resolver.within() * 5 / 4;
+        let in_time = timeout(within, resolving).await.is_ok();
+        if !in_time {
+            warn!(?within, "some names are not resolved yet; they are tried again");
+        }
+        let found = results.iter().filter_map(|(s, found)| Some((s.id(), found.as_ref().ok()?)));
+        let found = found.map(|(id, addresses)| (id, addresses.clone())).collect();
+        self.book.borrow_mut().replace(servers, &found);
+        for (server, found) in results {
+            self.note(&server, found);
+        }
+    }
+
+    /// Takes what a name came to; where that is an error, its last addresses stay.
+    fn note(&self, server: &Server, found: Result<Vec<std::net::SocketAddr>, RuntimeError>) {
+        let mut book = self.book.borrow_mut();
+        let news = book.note(&server.id(), found.is_ok());
+        match found {
+            Ok(addresses) => {
+                if news {
+                    info!(%server, "name is resolved again");
+                }
+                if book.resolved(&server.id(), &addresses) {
+                    self.changed.notify_one();
+                }
+            }
+            Err(error) if news => {
+                let error = chain(&error);
+                warn!(%server, error, "name is not resolved; what it came to before stays");
+            }
+            Err(_told_before) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use actix_web::rt::spawn;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::fleet::change::Cause;
+use crate::fleet::listed::Server;
 use crate::fleet::observed::Observed;
 use crate::fleet::release::Release;
 use crate::fleet::roster::Tick;
@@ -20,9 +21,6 @@ const OTHERS: usize = 8;
 
 /// Outcomes that may wait: each is taken at once, and a sender that finds it full waits.
 const OUTCOMES: usize = 1_024;
-
-/// How often everything is listed anew, whether or not something hinted at a change.
-const LIST_EVERY: Duration = Duration::from_secs(1);
 
 /// A listing that takes long comes less often: it may take this part of the time, up to a longest
 /// pause. Hints are followed all the same.
@@ -46,6 +44,7 @@ pub(super) enum Outcome {
         listing: Result<Vec<Observed>, RuntimeError>,
     },
     Started(Hostname, Result<Observed, RuntimeError>),
+    Enlisted(Server, Result<Vec<Observed>, RuntimeError>),
     Marked(Hostname, Result<(), RuntimeError>),
     Stopped(Hostname, Result<(), RuntimeError>),
 }
@@ -54,6 +53,8 @@ pub(super) enum Outcome {
 pub(super) struct Listing {
     under_way: bool,
     again: bool,
+    /// How often everything is listed anew, whether or not something hinted at a change.
+    every: Duration,
     due: Instant,
     error: Option<Cause>,
 }
@@ -75,6 +76,14 @@ impl<R: Runtime> Tasks<R> {
             let spec = ReplicaSpec { hostname, seat, release };
             let result = runtime.start(&spec).await;
             Outcome::Started(spec.hostname, result)
+        });
+    }
+
+    pub(super) fn enlist(&self, server: Server) {
+        let runtime = Rc::clone(&self.runtime);
+        self.call(&self.others, async move {
+            let result = runtime.enlist(&server).await;
+            Outcome::Enlisted(server, result)
         });
     }
 
@@ -120,8 +129,8 @@ impl<R: Runtime> Tasks<R> {
 // === impl Listing ===
 
 impl Listing {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { under_way: false, again: false, due: now + LIST_EVERY, error: None }
+    pub(super) fn new(every: Duration, now: Instant) -> Self {
+        Self { under_way: false, again: false, every, due: now + every, error: None }
     }
 
     /// When the next one is due, hint or not.
@@ -140,8 +149,8 @@ impl Listing {
     /// One has ended: whether the next is to be begun at once.
     pub(super) fn ended(&mut self, took: Duration, now: Instant) -> bool {
         self.under_way = false;
-        let slow = if self.error.is_some() { LIST_EVERY } else { took * LIST_SHARE };
-        self.due = now + slow.clamp(LIST_EVERY, LIST_PAUSE_MAX);
+        let slow = if self.error.is_some() { self.every } else { took * LIST_SHARE };
+        self.due = now + slow.min(LIST_PAUSE_MAX).max(self.every);
         std::mem::take(&mut self.again)
     }
 

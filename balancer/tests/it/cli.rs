@@ -90,6 +90,7 @@ fn help_explains_every_flag_with_its_default_or_its_absence() {
     let bare = [
         "config",
         "servers",
+        "servers-file",
         "env",
         "forwarded-trust",
         "forwarded-via",

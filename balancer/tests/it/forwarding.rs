@@ -626,13 +626,13 @@ fn nothing_sent_to_the_balancers_own_paths_reaches_a_replica() {
 }
 
 #[test]
-fn listed_replicas_are_neither_added_nor_removed() {
+fn listed_replicas_are_added_and_removed_by_their_addresses_alone() {
     let server = Scripted::start(ok);
     let balancer = over(&[&server], &[]);
     for (method, path) in [("POST", "/add"), ("DELETE", "/rm")] {
         let answer = balancer.json(method, path, r#"{"n":1}"#);
-        let expected = "<Error> replicas are listed ('servers'), not owned: they can neither be \
-                        added nor removed here";
+        let expected = "<Error> replicas are listed ('servers'), not owned: 'hostnames' must have \
+                        the address of each of 'n' = 1, as host:port, not 0";
         assert_eq!((answer.status, answer.message().as_str()), (400, expected));
     }
     assert_eq!(balancer.replicas(), [server.address.to_string()]);

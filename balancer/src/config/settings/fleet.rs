@@ -10,7 +10,7 @@ use super::first_of;
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HealthSettings {
-    /// Time between two probes of a replica [default: 1s]
+    /// Time between two probes of a replica [default: 1s, or 10s for listed replicas]
     #[arg(id = "health-interval", long, env = "BALANCER_HEALTH_INTERVAL", value_name = "DURATION")]
     pub interval: Option<Span>,
 

@@ -19,7 +19,8 @@ impl Roster {
         let overdue = self.expire(now, rng);
         let due = [overdue, self.reassess_all(now)].into_iter().flatten().min();
         if self.config.listed {
-            return (Vec::new(), due);
+            let (effects, wake) = self.act_listed(now);
+            return (effects, [wake, due].into_iter().flatten().min());
         }
         let desired = self.desired();
         let observed = self.records.iter().map(|(hostname, record)| self.seen(hostname, record));
@@ -114,6 +115,7 @@ impl Roster {
                     effects.push(match why {
                         Why::Hung => Effect::Kill(hostname),
                         Why::Unwanted
+                        | Why::Unlisted
                         | Why::Duplicate
                         | Why::Replaced
                         | Why::Dead
@@ -164,14 +166,23 @@ impl Roster {
         self.revision += 1;
     }
 
-    fn drain(&mut self, hostname: Hostname, why: Why, effects: &mut Vec<Effect>, now: Instant) {
+    pub(super) fn drain(
+        &mut self,
+        hostname: Hostname,
+        why: Why,
+        effects: &mut Vec<Effect>,
+        now: Instant,
+    ) {
         let until = now + self.config.drain_deadline;
         let Some(record) = self.records.get_mut(&hostname) else { return };
         record.phase = Phase::Draining { until, idle: false };
-        record.marking = true;
+        // Whoever lists a listed one next need not know that it is about to be stopped.
+        record.marking = !self.config.listed;
         let place = record.place;
         self.tell(&hostname, place, What::Draining(why));
-        effects.push(Effect::MarkLeaving(hostname.clone()));
+        if !self.config.listed {
+            effects.push(Effect::MarkLeaving(hostname.clone()));
+        }
         effects.push(Effect::Drain(hostname));
     }
 

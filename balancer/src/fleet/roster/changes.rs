@@ -22,10 +22,10 @@ impl Roster {
     /// # Errors
     /// [`Refused`]; nothing is changed then.
     pub fn add(&mut self, change: Change, now: Instant) -> Result<ChangeId, Refused> {
-        let Change { n, hostnames } = change;
         if self.config.listed {
-            return Err(Refused::Listed);
+            return self.add_listed(change, now);
         }
+        let Change { n, hostnames, servers: _ } = change;
         if hostnames.len() > n {
             return Err(Refused::MoreNamesThanAdded);
         }
@@ -40,18 +40,7 @@ impl Roster {
                 return Err(Refused::InUse(hostname.clone()));
             }
         }
-        let size = self.seats.len();
-        if let Some(capacity) = self.config.capacity {
-            let left = capacity.saturating_sub(size);
-            if n > left {
-                return Err(Refused::NoSeat { left, capacity });
-            }
-        }
-        let most = self.config.max_replicas;
-        let left = most.saturating_sub(size);
-        if n > left {
-            return Err(Refused::TooMany { left, size, most });
-        }
+        self.room_for(n, self.seats.len())?;
 
         let occupied: BTreeSet<Seat> = self.records.values().filter_map(Record::seat).collect();
         let taken = |seat: Seat| self.seats.contains_key(&seat) || occupied.contains(&seat);
@@ -63,8 +52,7 @@ impl Roster {
                 seats = Seat::smallest_free(|seat| self.seats.contains_key(&seat), n);
             }
         }
-        let id = ChangeId(self.next_change);
-        self.next_change += 1;
+        let id = self.next_change();
         let mut names = hostnames.into_iter();
         for seat in &seats {
             let record = self.new_seat(now);
@@ -82,10 +70,10 @@ impl Roster {
     /// # Errors
     /// [`Refused`]; nothing is changed then.
     pub fn remove(&mut self, change: Change, rng: &mut impl Rng) -> Result<ChangeId, Refused> {
-        let Change { n, hostnames } = change;
         if self.config.listed {
-            return Err(Refused::Listed);
+            return self.remove_listed(change);
         }
+        let Change { n, hostnames, servers: _ } = change;
         if hostnames.len() > n {
             return Err(Refused::MoreNamesThanRemoved);
         }
@@ -109,8 +97,7 @@ impl Roster {
         rest.sort_by_key(|seat| ready.contains(seat));
         leaving.extend(rest.into_iter().take(n - hostnames.len()));
 
-        let id = ChangeId(self.next_change);
-        self.next_change += 1;
+        let id = self.next_change();
         for seat in &leaving {
             if let Some(record) = self.seats.remove(seat) {
                 self.dismiss_successors(*seat, record.previous);
@@ -125,6 +112,27 @@ impl Roster {
         self.changes.insert(id, Pending::Remove { hostnames });
         self.revision += 1;
         Ok(id)
+    }
+
+    /// Whether there may be `n` more than `size`.
+    pub(super) fn room_for(&self, n: usize, size: usize) -> Result<(), Refused> {
+        if let Some(capacity) = self.config.capacity {
+            let left = capacity.saturating_sub(size);
+            if n > left {
+                return Err(Refused::NoSeat { left, capacity });
+            }
+        }
+        let most = self.config.max_replicas;
+        let left = most.saturating_sub(size);
+        if n > left {
+            return Err(Refused::TooMany { left, size, most });
+        }
+        Ok(())
+    }
+
+    pub(super) fn next_change(&mut self) -> ChangeId {
+        self.next_change += 1;
+        ChangeId(self.next_change)
     }
 
     /// Where the last replica of a seat is dead, another balancer may just be replacing it.
@@ -145,6 +153,7 @@ impl Roster {
                 Pending::Add { failed, .. } => {
                     failed.get_or_insert(Failed::ShuttingDown);
                 }
+                Pending::Enlist(enlisting) => enlisting.fail(Failed::ShuttingDown),
                 Pending::Remove { .. } => {}
             }
         }
@@ -170,6 +179,7 @@ impl Roster {
     /// Whether a change is through, and how. A change that is leaves the roster.
     fn outcome(&mut self, id: ChangeId) -> Option<Result<(), Failed>> {
         let outcome = match self.changes.get(&id)? {
+            Pending::Enlist(_) => return self.enlist_outcome(id),
             Pending::Add { seats, failed: Some(failed) } => {
                 let left = |record: &Record| {
                     record.seat().is_some_and(|seat| {

@@ -42,6 +42,8 @@ impl Roster {
                 continue;
             }
             match self.gone.iter().find(|(name, _)| *name == observed.hostname) {
+                // Listed again.
+                Some((_, at)) if *at <= began && self.config.listed => self.adopt(observed, now),
                 // Removed, and there again: a start that was given up came through late.
                 Some((_, at)) if *at <= began => self.insert(observed, Phase::StartFailed),
                 Some(_) => {}
@@ -75,6 +77,7 @@ impl Roster {
         let what = match (observed.condition.death(), observed.leaving) {
             (Some(death), _) => What::Died(death),
             (None, true) => What::LeftElsewhere,
+            (None, false) if self.config.listed => What::Listed,
             (None, false) => What::Adopted,
         };
         self.insert(observed, phase);
@@ -85,6 +88,7 @@ impl Roster {
                 (foreign && !leaving).then_some(now + self.config.start_deadline);
             record.health.troubled(trouble, now);
         }
+        self.note_enlisted(&hostname);
         self.tell(&hostname, place, what);
     }
 
@@ -118,6 +122,9 @@ impl Roster {
         now: Instant,
         rng: &mut impl Rng,
     ) {
+        if self.config.listed {
+            return self.compare_listed(&observed);
+        }
         let hostname = observed.hostname.clone();
         let Some(record) = self.records.get_mut(&hostname) else {
             return;
@@ -259,6 +266,9 @@ impl Roster {
     }
 
     fn vanished(&mut self, hostname: &Hostname, now: Instant, rng: &mut impl Rng) {
+        if self.config.listed {
+            return self.unlisted(hostname, now);
+        }
         let Some(record) = self.records.get(hostname) else { return };
         match record.phase {
             Phase::Starting { .. } | Phase::Up | Phase::Launching => {

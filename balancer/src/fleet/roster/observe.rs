@@ -204,6 +204,9 @@ impl Roster {
             // After a taken name a random one is tried: at once, since it is the first failure.
             Failed::NameTaken(_)
             | Failed::Start { .. }
+            | Failed::List { .. }
+            | Failed::ListedAlready(_)
+            | Failed::Unlisted(_)
             | Failed::Remove { .. }
             | Failed::ShuttingDown => false,
         };
@@ -220,7 +223,9 @@ impl Roster {
         let Some(record) = self.records.get_mut(hostname) else {
             return;
         };
-        if record.joined.is_some() || !record.is_ready() || record.place == Place::Spare {
+        // One that an `/add` listed joins with its whole change.
+        let waits = record.place == Place::Spare || record.change.is_some();
+        if record.joined.is_some() || !record.is_ready() || waits {
             return;
         }
         let kept = match record.seat() {

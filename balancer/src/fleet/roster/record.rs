@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::Tick;
+use super::{ChangeId, Tick};
 use crate::fleet::change::{Cause, Death};
 use crate::fleet::health::{Health, HealthTrack};
 use crate::fleet::observed::{Observed, Place};
@@ -47,6 +47,18 @@ pub(super) struct Record {
     pub(super) joined: Option<u64>,
     pub(super) stamp: Tick,
     pub(super) remove_error: Option<Cause>,
+    /// It is listed no more.
+    pub(super) leaves: Option<Leave>,
+    /// It is listed by an `/add` that is not through.
+    pub(super) change: Option<ChangeId>,
+}
+
+/// When a replica leaves that is listed no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    AtOnce,
+    /// When others are ready, but at this time at the latest.
+    By(Instant),
 }
 
 impl Record {
@@ -74,6 +86,8 @@ impl Record {
             joined: None,
             stamp,
             remove_error: None,
+            leaves: None,
+            change: None,
         }
     }
 
@@ -103,6 +117,11 @@ impl Record {
             self.phase,
             Phase::Launching | Phase::Made { .. } | Phase::Starting { .. } | Phase::Up
         )
+    }
+
+    /// Whether it is listed still, and by no change that is under way.
+    pub(super) fn stays(&self) -> bool {
+        self.runs() && self.leaves.is_none() && self.change.is_none()
     }
 
     /// A stop failed; it is tried again, but nobody waits for it.

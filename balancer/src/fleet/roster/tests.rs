@@ -1,6 +1,7 @@
 //! The roster on a scripted engine, step by step.
 
 mod heal;
+mod listed;
 mod roll;
 mod walk;
 mod world;
@@ -279,31 +280,4 @@ fn stopping_leaves_nothing_and_fails_what_is_under_way() {
     }
     assert!(world.engine.containers.is_empty());
     assert!(matches!(world.outcomes[..], [(_, Err(Failed::ShuttingDown))]));
-}
-
-#[test]
-fn listed_replicas_are_neither_changed_nor_stopped() {
-    let mut world = World::with(FleetConfig { listed: true, ..config() }, 1);
-    let address = SocketAddr::from(([10, 0, 0, 1], 80));
-    let member = MemberId::Address(address);
-    let hostname = Hostname::listed("server:80");
-    let listed = Observed {
-        hostname: hostname.clone(),
-        place: Place::Member(member),
-        address: Some(address),
-        weight: 2,
-        created: 0,
-        release: Release::default(),
-        condition: Condition::Running,
-        leaving: false,
-    };
-    world.roster.boot(vec![listed], 3, world.now);
-    world.roster.probed(&hostname, address, Verdict::Good, None, world.now);
-    assert_eq!(world.names(), ["server:80"]);
-    assert_eq!(world.roster.members().collect::<Vec<_>>(), [(member, 2, 10)]);
-    assert_eq!(world.roster.add(change(1, &[]), world.now), Err(Refused::Listed));
-    assert_eq!(world.roster.remove(change(1, &[]), &mut world.rng), Err(Refused::Listed));
-    world.roster.stop_all();
-    assert_eq!(world.roster.act(world.now, &mut world.rng), (vec![], None));
-    assert!(world.roster.is_gone(), "there is nothing to wait for");
 }

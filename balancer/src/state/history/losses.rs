@@ -39,7 +39,8 @@ impl Losses {
                 occupant.lost |= occupant.hostname == subject.hostname;
                 false
             }
-            What::Ready
+            What::Listed
+            | What::Ready
             | What::Ejected(..)
             | What::Draining(_)
             | What::LeftElsewhere

@@ -44,7 +44,8 @@ pub(super) fn name(text: &str) -> Hostname {
 }
 
 pub(super) fn change(n: usize, names: &[&str]) -> Change {
-    Change { n, hostnames: names.iter().copied().map(name).collect() }
+    let hostnames = names.iter().copied().map(name).collect();
+    Change { n, hostnames, servers: Vec::new() }
 }
 
 pub(super) fn cause(text: &str) -> Cause {
@@ -165,6 +166,9 @@ impl World {
                     Effect::Drain(hostname) => self.roster.drained(&hostname),
                     Effect::Remove(hostname) | Effect::Kill(hostname) => {
                         self.under_way.push(Call::Stop(hostname));
+                    }
+                    Effect::Enlist(_) | Effect::Unlist(_) | Effect::Withdraw(_) | Effect::List => {
+                        panic!("its replicas are owned: {effect:?}")
                     }
                 }
             }
