@@ -14,6 +14,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const QUICK_PAUSE: Duration = Duration::from_secs(1);
 const QUICK_FOR: Duration = Duration::from_secs(60);
 
+/// With a longer interval, so many bad probes in a row of one that was good are each followed after
+/// a second: whether it has gone is decided soon (HAProxy's `fastinter`).
+const DOUBTS: u32 = 10;
+
 /// Places in an interval: enough to spread the load, and few enough that many replicas share one,
 /// and with it a turn of the event loop. In an interval of a second they are 50 ms apart: at 40 ms,
 /// the kernel would acknowledge the answers of one place (Linux, `TCP_DELACK_MIN`) in the midst of
@@ -39,8 +43,8 @@ pub(super) struct Place {
 pub(super) enum Pace {
     /// After this pause.
     Growing { places: Places, pause: Duration, since: Option<Instant> },
-    /// At this place.
-    Steady(Place),
+    /// At this place; so many in a row were bad.
+    Steady { place: Place, bad: u32 },
 }
 
 // === impl Places ===
@@ -100,10 +104,16 @@ impl Pace {
                 // From here on at its own place, so that replicas that were started together are
                 // not probed together.
                 let place = places.draw(rng);
-                *self = Self::Steady(place);
+                // One that was never good is in no doubt.
+                *self = Self::Steady { place, bad: if good { 0 } else { DOUBTS } };
                 place.after(began)
             }
-            Self::Steady(place) => place.after(began),
+            Self::Steady { place, bad } => {
+                *bad = if good { 0 } else { bad.saturating_add(1) };
+                let next = place.after(began);
+                let doubted = (1..=DOUBTS).contains(bad);
+                if doubted { next.min(ended.max(began + QUICK_PAUSE)) } else { next }
+            }
         }
     }
 }
@@ -157,6 +167,24 @@ mod tests {
         let due = pace.next(false, now, now, &mut rng);
         assert!(due - now <= 10 * SECOND);
         assert_eq!(pace.next(false, due, due, &mut rng) - due, 10 * SECOND);
+    }
+
+    #[test]
+    fn with_a_long_interval_one_that_fails_is_asked_again_soon_for_a_while() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let begin = Instant::now();
+        let mut pace = Pace::new(Places::new(begin, 10 * SECOND));
+        let mut now = pace.next(true, begin, begin, &mut rng);
+        for _ in 0..DOUBTS {
+            let due = pace.next(false, now, now, &mut rng);
+            assert!(due - now <= SECOND, "{:?}", due - now);
+            now = due;
+        }
+        // It has gone; its place is where it was.
+        let due = pace.next(false, now, now, &mut rng);
+        assert_eq!(pace.next(false, due, due, &mut rng) - due, 10 * SECOND);
+        let due = pace.next(true, due, due, &mut rng);
+        assert!(pace.next(false, due, due, &mut rng) - due <= SECOND, "in doubt again");
     }
 
     #[test]
