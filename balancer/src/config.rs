@@ -244,6 +244,7 @@ impl Config {
             ("[admin]", self.admin != running.admin),
             ("[tls]", self.tls != running.tls),
             ("what replicas are", self.runtime != running.runtime),
+            ("replicas", self.replicas != running.replicas),
             ("max_replicas", self.max_replicas != running.max_replicas),
             ("keep_replicas", self.keep_replicas != running.keep_replicas),
             ("placement", self.placement != running.placement),

@@ -162,11 +162,13 @@ pub async fn run<R: Runtime>(
     for handle in &handles {
         handle.pause().await;
     }
-    if tokio::time::timeout(config.timeouts.drain, common.all_sent()).await.is_err() {
+    let sent = tokio::time::timeout(config.timeouts.drain, common.all_sent()).await.is_ok();
+    if !sent {
         warn!("some requests to several replicas are given up");
     }
+    // Otherwise all that was in flight has had its time.
     for handle in handles {
-        handle.stop(true).await;
+        handle.stop(sent).await;
     }
     for server in serving {
         server.await.map_err(io::Error::other)??;

@@ -17,8 +17,9 @@ use crate::descriptors;
 use crate::proxy::Common;
 use crate::telemetry::chain;
 
-/// How often the file is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the file is looked at. What has changed is taken when the next look finds the same:
+/// one that is written in place is empty, or cut short, for a moment.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug)]
@@ -46,12 +47,15 @@ impl Source {
     pub async fn follow(self, mut running: Config, common: Arc<Common>) -> io::Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
         let mut seen = self.read().await;
+        let mut last = seen.clone();
         loop {
             tokio::select! {
                 _ = hangup.recv() => seen = self.read().await,
                 () = sleep(LOOK_EVERY), if self.file.is_some() => {
                     let now = self.read().await;
-                    if now == seen {
+                    let stands = now == last;
+                    last.clone_from(&now);
+                    if now == seen || !stands {
                         continue;
                     }
                     seen = now;

@@ -271,3 +271,199 @@ fn admin_routes_that_tls_clients_reach_from_outside_need_a_token() {
     let told = listening("127.0.0.1:1", "127.0.0.1:2", "listen = \"0.0.0.0:3\"").unwrap_err();
     assert!(told.contains("who reaches 0.0.0.0:3"), "{told}");
 }
+
+#[test]
+fn a_wrong_value_of_a_route_is_refused_with_the_route_the_field_and_what_is_allowed() {
+    let ten_days = "\"240h\"";
+    for (text, said) in [
+        ("hosts = [\"a:80\"]", "hosts' is wrong: \"a:80\" is no host such as example.org or *."),
+        ("hosts = [\"a\", \"*\"]", "hosts' is wrong: \"*\" is no host such as"),
+        ("hosts = [\"http://a\"]", "hosts' is wrong: \"http://a\" is no host such as"),
+        ("methods = [\"\"]", "methods' must be a list of methods such as \"POST\", not \"\""),
+        ("methods = [\"GET \"]", "methods' must be a list of methods such as \"POST\", not"),
+        ("paths = [\"a\"]", "paths' is wrong: \"a\" is no path such as /exact, /users/*/avatar"),
+        ("paths = [\"/a?b\"]", "paths' is wrong: \"/a?b\" is no path such as"),
+        ("paths = [\"/**/a\"]", "paths' is wrong: \"/**/a\" is no path such as"),
+        ("key = \"cookie:\"", "key' is wrong: "),
+        ("key = \"sid\"", "key' is wrong: "),
+        ("issue = true", "issue' needs key = \"cookie:NAME\" and policy = \"hash\""),
+        ("issue = true\nkey = \"path\"", "issue' needs key = \"cookie:NAME\" and policy"),
+        (
+            "issue = true\nkey = \"cookie:a\"\npolicy = \"round-robin\"",
+            "issue' needs key = \"cookie:NAME\" and policy = \"hash\"",
+        ),
+        ("issue = true\nkey = \"cookie:a\"\nsend = \"all\"", "issue' needs send = \"one\""),
+        ("success = [200]", "success' needs send = \"all\" or send = \"first\""),
+        ("attempts = 2", "attempts' needs send = \"all\" or send = \"first\""),
+        ("backoff = {}", "backoff' needs send = \"all\" or send = \"first\""),
+        ("abandon = true", "abandon' needs send = \"all\" or send = \"first\""),
+        ("body = \"1KiB\"", "body' needs send = \"all\" or send = \"first\""),
+        ("fan = 2", "fan' needs send = \"first\""),
+        ("send = \"all\"\nfan = 2", "fan' needs send = \"first\""),
+        ("send = \"first\"\nfan = 0", "fan' must be 1 to 1000, not 0"),
+        ("send = \"first\"\nfan = 1001", "fan' must be 1 to 1000, not 1001"),
+        ("send = \"all\"\nsuccess = []", "success' must be a list of statuses from 200 to 599"),
+        ("send = \"all\"\nsuccess = [199]", "success' must be a list of statuses from 200"),
+        ("send = \"all\"\nsuccess = [200, 600]", "success' must be a list of statuses from 200"),
+        ("send = \"all\"\nattempts = 0", "attempts' must be 1 to 10000, not 0"),
+        ("send = \"first\"\nattempts = 10001", "attempts' must be 1 to 10000, not 10001"),
+        ("send = \"all\"\nbackoff.base = \"0s\"", "backoff.base' must be 1ms to 24h, not 0s"),
+        (&format!("send = \"all\"\nbackoff.max = {ten_days}"), "backoff.max' must be 1ms to 24h"),
+        (
+            "send = \"all\"\nbackoff = { base = \"2s\", max = \"1s\" }",
+            "backoff.max' must be at least 'backoff.base', which is 2s, not 1s",
+        ),
+        (
+            &format!("send = \"all\"\nbackoff.jitter = {ten_days}"),
+            "backoff.jitter' must be 1ms to 24h",
+        ),
+        ("send = \"all\"\nbody = \"17MiB\"", "body' must be 0B to 16MiB, not 17MiB"),
+        ("send = \"all\"\nhedge = {}", "hedge' needs send = \"one\""),
+        ("hedge.after = \"p0\"", "hedge.after' must be a duration, or p1 to p99.9"),
+        ("hedge.after = \"p100\"", "hedge.after' must be a duration, or p1 to p99.9"),
+        ("hedge.after = \"soon\"", "hedge.after' is wrong: "),
+        ("hedge.after = \"0s\"", "hedge.after' must be 1ms to 24h, not 0s"),
+        ("hedge.budget = \"101%\"", "hedge.budget' must be 0% to 100%, not 101%"),
+        ("timeouts.first_byte = \"0s\"", "timeouts.first_byte' must be 1ms to 24h, not 0s"),
+        ("timeouts.client_body = \"25h\"", "timeouts.client_body' must be 1ms to 24h"),
+        ("timeouts.replica_body = \"0s\"", "timeouts.replica_body' must be 1ms to 24h"),
+        ("timeouts.tunnel = \"25h\"", "timeouts.tunnel' must be 1ms to 24h"),
+        ("retry.attempts = 0", "retry.attempts' must be 1 to 100, not 0"),
+        ("retry.attempts = 101", "retry.attempts' must be 1 to 100, not 101"),
+        ("retry.deadline = \"0s\"", "retry.deadline' must be 1ms to 24h, not 0s"),
+        ("retry.body = \"17MiB\"", "retry.body' must be 0B to 16MiB, not 17MiB"),
+    ] {
+        let told = checked(&format!("[[route]]\n[[route]]\nname = \"r\"\n{text}")).expect_err(text);
+        let said = format!("'route \"r\": {said}");
+        assert!(told.starts_with(&said), "{text}: {told}");
+    }
+}
+
+#[test]
+fn the_name_of_a_route_is_its_own_and_made_where_there_is_none() {
+    let long = "x".repeat(65);
+    let taken = "must not be that of another route, nor \"default\" or \"none\"";
+    for (name, said) in [
+        ("", "must be 1 to 64 letters, digits, '-', '_' or '.'"),
+        ("a b", "must be 1 to 64 letters, digits, '-', '_' or '.'"),
+        (long.as_str(), "must be 1 to 64 letters, digits, '-', '_' or '.'"),
+        ("route-1", taken),
+        ("default", taken),
+        ("none", taken),
+    ] {
+        let told = checked(&format!("[[route]]\n[[route]]\nname = \"{name}\"")).expect_err(name);
+        assert_eq!(told, format!("'route \"{name}\": name' {said}"));
+    }
+    let names = |text: &str| -> Vec<String> {
+        checked(text).unwrap().routes.into_iter().map(|route| route.name).collect()
+    };
+    assert_eq!(names(""), ["default"]);
+    let text = "[[route]]\n[[route]]\nname = \"a.b_c-1\"\n[[route]]";
+    assert_eq!(names(text), ["route-1", "a.b_c-1", "route-3", "default"]);
+    let told = checked(&"[[route]]\n".repeat(1_001)).unwrap_err();
+    assert_eq!(told, "'route' must be there 1000 times at most");
+    assert_eq!(names(&"[[route]]\n".repeat(1_000)).len(), 1_001);
+}
+
+#[test]
+fn an_unknown_key_or_a_value_of_a_wrong_kind_in_a_route_is_refused_with_what_is_known() {
+    for (text, said) in [
+        ("path = [\"/\"]", "unknown field `path`, expected one of `name`, `hosts`"),
+        ("paths = \"/\"", "expected a sequence"),
+        ("send = \"some\"", "unknown variant `some`, expected one of `one`, `all`, `first`"),
+        ("policy = \"random\"", "unknown variant `random`, expected one of `hash`"),
+        ("success = [\"2xx\"]", "expected u16"),
+        ("attempts = -1", "expected u32"),
+        ("backoff = { first = \"1s\" }", "unknown field `first`, expected one of `base`"),
+        ("backoff = { base = \"soon\" }", "\"soon\" is no duration such as"),
+        ("hedge = { late = \"1s\" }", "unknown field `late`, expected `after` or `budget`"),
+        ("hedge = { budget = \"5\" }", "\"5\" is no percentage such as"),
+        ("timeouts = { drain = \"1s\" }", "unknown field `drain`, expected one of `first_byte`"),
+        ("retry = { budget = \"5%\" }", "unknown field `budget`, expected one of `attempts`"),
+        ("body = \"much\"", "\"much\" is no size such as"),
+    ] {
+        let told = checked(&format!("[[route]]\n{text}")).expect_err(text);
+        assert!(told.contains(said), "{text}: {told}");
+    }
+}
+
+#[test]
+fn a_route_has_its_defaults_from_the_settings_outside() {
+    let config = checked(
+        "policy = \"two-choices\"\nkey = \"client-ip\"\n\
+         [timeouts]\nfirst_byte = \"7s\"\ntunnel = \"8s\"\n[retry]\nattempts = 9\n\
+         [[route]]\n[[route]]\npolicy = \"hash\"\nkey = \"path\"\ntimeouts.tunnel = \"1s\"\n\
+         retry.attempts = 2\n",
+    );
+    let routes = config.unwrap().routes;
+    let shown = |route: &RouteConfig| {
+        let (timeouts, retry) = (&route.timeouts, &route.retry);
+        let seconds = [timeouts.first_byte, timeouts.tunnel].map(|time| time.as_secs());
+        (route.policy, route.key.to_string(), seconds, retry.attempts)
+    };
+    let outside = (Policy::TwoChoices, "client-ip".to_owned(), [7, 8], 9);
+    assert_eq!(shown(&routes[0]), outside);
+    assert_eq!(shown(&routes[1]), (Policy::Hash, "path".to_owned(), [7, 1], 2));
+    assert_eq!(shown(&routes[2]), outside);
+}
+
+#[test]
+fn what_goes_to_several_has_its_documented_defaults() {
+    let config = checked(
+        "[[route]]\nsend = \"all\"\n[[route]]\nsend = \"first\"\nfan = 2\n\
+         backoff = { base = \"2m\", jitter = \"0s\" }\n[[route]]\nhedge = {}\n\
+         [[route]]\nhedge = { after = \"30ms\", budget = \"50%\" }\n",
+    );
+    let routes = config.unwrap().routes;
+    let Send::All(fan) = &routes[0].send else { panic!("{:?}", routes[0]) };
+    assert!(fan.is_success(200) && fan.is_success(299) && !fan.is_success(300));
+    assert_eq!((fan.attempts, fan.abandon, fan.body), (10, false, 1 << 20));
+    let millis = |fan: &FanConfig| {
+        [fan.repeat.base, fan.repeat.max, fan.repeat.jitter].map(|time| time.as_millis())
+    };
+    assert_eq!(millis(fan), [1_000, 64_000, 100]);
+    let Send::First(fan, Some(2)) = &routes[1].send else { panic!("{:?}", routes[1]) };
+    assert_eq!(millis(fan), [120_000, 120_000, 0]);
+    let hedge = |after, budget| Send::One(Some(HedgeConfig { after, budget }));
+    assert_eq!(routes[2].send, hedge(HedgeAfter::Quantile(0.95), 0.05));
+    assert_eq!(routes[3].send, hedge(HedgeAfter::Span(Duration::from_millis(30)), 0.5));
+    assert_eq!(routes[4].send, Send::One(None));
+}
+
+#[test]
+fn what_changes_while_it_runs_takes_effect_or_is_told() {
+    let running = || checked("listen = \"127.0.0.1:1\"").unwrap();
+    let (config, stays) = running().after(running());
+    assert_eq!((stays.len(), format!("{config:?}")), (0, format!("{:?}", running())));
+    for (text, key) in [
+        ("listen = \"127.0.0.1:2\"", "listen"),
+        ("[admin]\ntoken = \"secret\"", "[admin]"),
+        ("[tls]\ncertificate = \"c\"\nkey = \"k\"", "[tls]"),
+        ("env = [\"A=1\"]", "what replicas are"),
+        ("command = \"other\"", "what replicas are"),
+        ("replicas = 4", "replicas"),
+        ("max_replicas = 4", "max_replicas"),
+        ("placement = \"classic\"", "placement"),
+        ("[ring]\nvirtual_nodes = 7", "placement"),
+        ("spares = 1", "spares"),
+        ("[health]\nfall = 4", "[health]"),
+        ("[outliers]\nconsecutive = 4", "[outliers]"),
+        ("[respawn]\nbase = \"1s\"", "[respawn]"),
+        ("[timeouts]\ndrain = \"1s\"", "timeouts.connect, drain, stop, pull"),
+        ("log_level = \"debug\"", "log_format, log_level"),
+    ] {
+        let listen = if key == "listen" { "" } else { "listen = \"127.0.0.1:1\"\n" };
+        let (mut config, stays) = checked(&format!("{listen}{text}")).unwrap().after(running());
+        assert_eq!(stays, [key], "{text}");
+        // Routes have those that they do not use, too.
+        config.routes[0].timeouts = config.timeouts;
+        assert_eq!(format!("{config:?}"), format!("{:?}", running()), "{text}");
+    }
+    let text = "listen = \"127.0.0.1:1\"\npolicy = \"two-choices\"\nkey = \"path\"\n\
+                [limits]\nbody = \"1\"\n[retry]\nattempts = 1\n[forwarded]\nvia = \"x\"\n\
+                [timeouts]\nhead = \"1s\"\n[compat]\nunknown_path = true\nhalf_close = true\n\
+                [[route]]\npaths = [\"/x\"]";
+    let (config, stays) = checked(text).unwrap().after(running());
+    assert_eq!(stays, [""; 0]);
+    assert_eq!(format!("{config:?}"), format!("{:?}", checked(text).unwrap()));
+}

@@ -29,6 +29,7 @@ use super::rules::Rules;
 use super::session::flush;
 use super::{Common, Worker};
 use crate::config::{FanConfig, RouteConfig};
+use crate::http1::Framing;
 use crate::metrics::{Code, RouteShard};
 use crate::routing::key::Key;
 use crate::routing::policy::Pick;
@@ -57,6 +58,7 @@ struct Work {
     fan: FanConfig,
     key: Key,
     letter: Letter,
+    _under_way: UnderWay,
 }
 
 /// Where a task leaves what came of it; closed once the client has gone.
@@ -91,11 +93,7 @@ pub(super) async fn all(mut exchange: Exchange<'_>, fan: &FanConfig) -> Outcome 
         return Outcome::Fail(ProxyError::NoReplica);
     }
     let (tell, told) = oneshot::channel();
-    let under_way = UnderWay::begin(&work.worker.common);
-    spawn(async move {
-        let _under_way = under_way;
-        work.send_to_all(replicas, tell).await;
-    });
+    spawn(async move { work.send_to_all(replicas, tell).await });
     match wait(&mut exchange, told).await {
         Ok(held) => {
             exchange.trace(|trace| trace.answered_by(&held.replica));
@@ -118,11 +116,7 @@ pub(super) async fn first(
     };
     let turn = exchange.route.turn();
     let (tell, told) = oneshot::channel();
-    let under_way = UnderWay::begin(&work.worker.common);
-    spawn(async move {
-        let _under_way = under_way;
-        work.send_for_first(among, turn, tell).await;
-    });
+    spawn(async move { work.send_for_first(among, turn, tell).await });
     match wait(&mut exchange, told).await {
         Ok(Won { sent, replica, in_flight }) => {
             relay_sent(exchange, sent, &replica, in_flight).await
@@ -144,9 +138,16 @@ pub(super) async fn relay_sent(
     exchange.relay(Link::asked(sent.wire), sent.length, replica, in_flight).await
 }
 
-/// Reads the whole request.
+/// Reads the whole request. It counts as under way from here: the balancer must not end between
+/// its last byte and the first that is sent.
 async fn prepare(exchange: &mut Exchange<'_>, fan: &FanConfig) -> Result<Work, Outcome> {
+    let under_way = UnderWay::begin(&exchange.worker.common);
     let Exchange { worker, client, timer, body, asked, rules, route, .. } = exchange;
+    let limit = rules.body_limit.unwrap_or(u64::MAX).min(fan.body as u64);
+    let too_large = || Err(Outcome::Fail(ProxyError::TooLarge(limit)));
+    if matches!(asked.request.framing, Framing::Length(length) if length > limit) {
+        return too_large();
+    }
     if asked.request.expects {
         client.begin();
         client.output().extend_from_slice(CONTINUE);
@@ -154,15 +155,18 @@ async fn prepare(exchange: &mut Exchange<'_>, fan: &FanConfig) -> Result<Work, O
             return Err(Outcome::Abort);
         }
     }
-    let read = read_whole(client, timer, worker, body, fan.body).await.map_err(Outcome::Fail)?;
-    if read.len() > fan.body {
-        return Err(Outcome::Fail(ProxyError::TooLarge(fan.body as u64)));
+    let patience = route.config.timeouts.client_body;
+    let read = read_whole(client, timer, body, limit as usize, patience).await;
+    let read = read.map_err(Outcome::Fail)?;
+    if read.len() as u64 > limit {
+        return too_large();
     }
     let letter = Letter::new(asked, read.freeze());
     let (worker, rules) = (Rc::clone(worker), Rc::clone(rules));
     let metrics = Rc::clone(&route.metrics);
     let (route, fan) = (route.config.clone(), fan.clone());
-    Ok(Work { worker, rules, route, metrics, fan, key: exchange.key(), letter })
+    let key = exchange.key();
+    Ok(Work { worker, rules, route, metrics, fan, key, letter, _under_way: under_way })
 }
 
 /// Waits for what came of it, or for the client's end.
@@ -260,8 +264,8 @@ impl Work {
         let tell = RefCell::new(Some(tell));
         let mut round = 1;
         let error = loop {
-            let replicas = self.replicas(among, turn);
-            if replicas.is_empty() && round == 1 {
+            let replicas = self.replicas(among, turn.wrapping_add(round as usize - 1));
+            if replicas.is_empty() && (round == 1 || round >= self.fan.attempts) {
                 break ProxyError::NoReplica;
             }
             let tried = replicas.iter().map(|replica| self.try_one(replica, round, &tell));

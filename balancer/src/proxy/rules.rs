@@ -167,8 +167,9 @@ impl Hedging {
         }
     }
 
-    /// Whether the budget allows it `now`; then it is taken off.
+    /// Whether the budget allows it `now`; then it is taken off. All of the requests are never too
+    /// many, though what was deposited for them fades.
     pub(super) fn withdraw(&self, now: Duration) -> bool {
-        self.budget.borrow_mut().withdraw(now)
+        self.config.budget >= 1.0 || self.budget.borrow_mut().withdraw(now)
     }
 }

@@ -5,7 +5,7 @@
 mod answers;
 mod bodies;
 mod chunks;
-mod client;
+pub(crate) mod client;
 mod connections;
 mod fields;
 mod forwarded;

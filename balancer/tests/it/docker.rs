@@ -77,6 +77,23 @@ fn containers_are_confined_labelled_and_all_take_requests() {
 }
 
 #[test]
+fn the_example_starts_its_containers_and_removes_them() {
+    let Some(pool) = engine("example") else { return };
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/docker.toml");
+    let mut balancer = pool.start(&["--config", file]);
+    balancer.wait_for_replicas(3);
+    assert_eq!(balancer.get("/home").status, 200);
+    for container in pool.containers() {
+        assert_eq!(container["HostConfig"]["Memory"], 64 << 20);
+        let env = container["Config"]["Env"].as_array().unwrap();
+        assert!(env.contains(&json!("SERVER_LATENCY=5ms")), "{env:?}");
+    }
+    balancer.signal(Signal::TERM);
+    assert_eq!(balancer.wait().code(), Some(0));
+    assert!(pool.containers().is_empty());
+}
+
+#[test]
 fn without_limits_only_the_number_of_processes_is_bounded() {
     let Some(pool) = engine("unlimited") else { return };
     let _balancer = pool.balancer(1, &[]);

@@ -17,5 +17,6 @@ mod heal;
 mod listed;
 mod load;
 mod metrics;
+mod routes;
 mod support;
 mod tls;

@@ -2,7 +2,7 @@
 
 mod flow;
 mod http1;
-mod http2;
+pub(crate) mod http2;
 mod raw;
 
 use std::io::{Read as _, Write as _};
@@ -21,12 +21,12 @@ use crate::conformance::upstream::Upstream;
 use crate::support::{Balancer, PATIENCE};
 
 /// A certificate and its key, in files.
-struct Files {
+pub(crate) struct Files {
     folder: TempDir,
 }
 
 impl Files {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let files = Self { folder: tempfile::tempdir().unwrap() };
         files.renew();
         files
@@ -63,7 +63,7 @@ impl Files {
     }
 
     /// The flags that name them.
-    fn flags(&self) -> [String; 4] {
+    pub(crate) fn flags(&self) -> [String; 4] {
         let text = |path: PathBuf| path.to_str().unwrap().to_owned();
         let (certificate, key) = (text(self.certificate()), text(self.key()));
         ["--tls-certificate".to_owned(), certificate, "--tls-key".to_owned(), key]
@@ -88,15 +88,15 @@ fn speaking_tls(upstream: &Upstream, files: &Files, arguments: &[&str]) -> (Bala
 }
 
 /// Where a balancer tells that it speaks TLS.
-fn tls_port(balancer: &Balancer) -> u16 {
+pub(crate) fn tls_port(balancer: &Balancer) -> u16 {
     let told = balancer.events("TLS is spoken");
     let address: std::net::SocketAddr = told[0].fields["listen"].as_str().unwrap().parse().unwrap();
     address.port()
 }
 
-type Secured = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Secured = StreamOwned<ClientConnection, TcpStream>;
 
-fn connect(files: &Files, port: u16) -> Secured {
+pub(crate) fn connect(files: &Files, port: u16) -> Secured {
     connect_by(b"http/1.1", files, port)
 }
 
@@ -109,7 +109,7 @@ fn connect_by(protocol: &[u8], files: &Files, port: u16) -> Secured {
 }
 
 /// One request and its answer, to the end of the connection.
-fn exchange(stream: &mut Secured, request: &str) -> std::io::Result<String> {
+pub(crate) fn exchange(stream: &mut Secured, request: &str) -> std::io::Result<String> {
     stream.write_all(request.as_bytes())?;
     let mut raw = Vec::new();
     // An end without a goodbye is an error here.

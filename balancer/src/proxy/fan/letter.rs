@@ -170,6 +170,8 @@ impl Letter {
             }
         })
         .await?;
+        // One that answers before it has the whole request would take what is left for the next.
+        sent.answer.keeps &= sending.flushed;
         Ok(sent)
     }
 
@@ -243,19 +245,14 @@ impl Sent {
         let bytes = self.wire.input()[..self.length].to_vec();
         let body = self.read_body(&work.route.timeouts, Some(most)).await?;
         let Self { wire, head, answer, .. } = self;
-        if answer.keeps && wire.input().is_empty() {
-            work.worker.upstream.keep(replica, wire, Instant::now());
-        }
+        keep(wire, &answer, work, replica);
         Ok(Held { replica: Arc::clone(replica), head, answer, bytes, body })
     }
 
     /// Reads the rest of an answer that nobody wants.
     pub(super) async fn finish(mut self, work: &Work, replica: &Arc<Replica>) {
         match self.read_body(&work.route.timeouts, None).await {
-            Ok(_) if self.answer.keeps && self.wire.input().is_empty() => {
-                work.worker.upstream.keep(replica, self.wire, Instant::now());
-            }
-            Ok(_) => {}
+            Ok(_) => keep(self.wire, &self.answer, work, replica),
             Err(error) => debug!(%error, "answer broke off"),
         }
     }
@@ -303,5 +300,12 @@ impl Sent {
                 }
             }
         }
+    }
+}
+
+/// Keeps a connection on which nothing is left of the request and its answer.
+fn keep(wire: Box<Wire>, answer: &Answer, work: &Work, replica: &Arc<Replica>) {
+    if answer.keeps && answer.framing != Framing::UntilClose && wire.input().is_empty() {
+        work.worker.upstream.keep(replica, wire, Instant::now());
     }
 }

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use actix_http::body::{BodySize, BoxBody, MessageBody as _};
 use actix_web::HttpResponse;
@@ -40,7 +41,8 @@ pub async fn answer(
             return Outcome::Abort;
         }
     }
-    let read = match read_whole(wire, timer, worker, body, OWN_BODY_MAX).await {
+    let patience = worker.rules().timeouts.client_body;
+    let read = match read_whole(wire, timer, body, OWN_BODY_MAX, patience).await {
         Ok(read) => read.freeze(),
         Err(error) => return Outcome::Fail(error),
     };
@@ -48,13 +50,14 @@ pub async fn answer(
     relay_own(answer, worker, wire, timer, asked, body).await
 }
 
-/// The whole body of a request, or the first `most` bytes and a bit more of it.
+/// The whole body of a request, or the first `most` bytes and a bit more of it. The client may be
+/// silent for as long as `patience`.
 pub async fn read_whole(
     wire: &mut Wire,
     timer: &mut Timer,
-    worker: &Worker,
     body: &mut Body,
     most: usize,
+    patience: Duration,
 ) -> Result<BytesMut, ProxyError> {
     let mut read = BytesMut::new();
     while read.len() <= most {
@@ -71,7 +74,7 @@ pub async fn read_whole(
             }
             Next::More => {
                 wire.consume(wire.input().len());
-                timer.set(worker.rules().timeouts.client_body);
+                timer.set(patience);
                 let more = poll_fn(|cx| match wire.poll_fill(cx) {
                     Poll::Ready(more) => Poll::Ready(Some(more)),
                     Poll::Pending => timer.poll(cx).map(|()| None),

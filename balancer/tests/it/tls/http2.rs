@@ -16,24 +16,24 @@ use crate::conformance::upstream::{Exchange, Then, Upstream};
 use crate::support::{Balancer, PATIENCE, wait_for};
 
 /// A connection; its driver ends with an error if the other side broke the protocol.
-pub(super) struct Client {
-    pub(super) send: SendRequest<Bytes>,
-    pub(super) driver: JoinHandle<Result<(), h2::Error>>,
+pub(crate) struct Client {
+    pub(crate) send: SendRequest<Bytes>,
+    pub(crate) driver: JoinHandle<Result<(), h2::Error>>,
 }
 
-pub(super) struct Whole {
-    pub(super) head: Response<()>,
-    pub(super) body: Vec<u8>,
-    pub(super) trailers: Option<HeaderMap>,
+pub(crate) struct Whole {
+    pub(crate) head: Response<()>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Option<HeaderMap>,
 }
 
 impl Client {
-    pub(super) async fn connect(files: &Files, port: u16) -> Self {
+    pub(crate) async fn connect(files: &Files, port: u16) -> Self {
         Self::connect_with(&h2::client::Builder::new(), files, port).await
     }
 
     /// The same, with windows of the client's own.
-    pub(super) async fn connect_with(
+    pub(crate) async fn connect_with(
         windows: &h2::client::Builder,
         files: &Files,
         port: u16,
@@ -48,7 +48,7 @@ impl Client {
     }
 
     /// Sends a request with its body in these pieces.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         request: Request<()>,
         body: &[Bytes],
@@ -78,17 +78,17 @@ impl Client {
         Ok(Whole { head: Response::from_parts(head, ()), body: whole, trailers })
     }
 
-    pub(super) async fn get(&self, path: &str) -> Result<Whole, h2::Error> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Whole, h2::Error> {
         self.send(ask("GET", path).body(()).unwrap(), &[]).await
     }
 }
 
-pub(super) fn ask(method: &str, path: &str) -> http::request::Builder {
+pub(crate) fn ask(method: &str, path: &str) -> http::request::Builder {
     Request::builder().method(method).uri(format!("https://localhost{path}"))
 }
 
 /// Runs a test of one connection; none may take longer than patience allows.
-pub(super) fn by_http2<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
+pub(crate) fn by_http2<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(PATIENCE, test()).await.unwrap() });
 }
