@@ -16,7 +16,7 @@
 
 mod faults;
 mod inject;
-mod journal;
+pub(crate) mod journal;
 mod judge;
 mod measure;
 mod page;

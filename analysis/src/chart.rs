@@ -17,6 +17,7 @@ use plotters::prelude::{DrawingBackend, IntoDrawingArea as _, SVGBackend};
 
 use raster::Canvas;
 
+pub(crate) use axes::Scale;
 pub(crate) use mark::{Fill, Key, Marker, Sign, Stroke};
 pub(crate) use page::Page;
 

@@ -1,6 +1,7 @@
 //! The command line.
 
 pub(crate) mod chaos;
+pub(crate) mod fan;
 pub(crate) mod heal;
 
 use std::path::{Path, PathBuf};
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     A3(ShotArgs),
     /// A-4: A-1 and A-2 with other hash functions, side by side
     A4(ExperimentArgs),
+    /// F-1 and F-2: requests to all replicas, to several for the first success, or hedged
+    Fan(fan::Args),
     /// All experiments, one after another
     All(ShotArgs),
     /// Time the balancer: 10,000 requests, /add against `docker run`, look-ups

@@ -5,6 +5,7 @@ pub(crate) mod a1;
 pub(crate) mod a2;
 pub(crate) mod a3;
 pub(crate) mod a4;
+pub(crate) mod fan;
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -142,6 +143,7 @@ impl Setup {
             runtime: self.runtime,
             image: self.image.clone(),
             replicas,
+            servers: Vec::new(),
             listen: Ipv4Addr::LOCALHOST,
             arguments: variant.arguments(),
         }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use awc::Client;
-use awc::http::{Method, Uri, header::HeaderMap};
+use awc::http::{Method, StatusCode, Uri, header::HeaderMap};
 use bytes::Bytes;
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::rngs::StdRng;
@@ -37,6 +37,8 @@ pub(crate) struct LoadPlan {
     pub(crate) headers: HeaderMap,
     /// Sent with each request; empty for none.
     pub(crate) body: Bytes,
+    /// The one status that is a success; anything below 400 where there is none.
+    pub(crate) success: Option<StatusCode>,
     /// The request ids, one a request: their number is that of the requests.
     pub(crate) ids: Vec<u32>,
     /// When they are launched.
@@ -108,6 +110,7 @@ impl LoadPlan {
             method: Method::GET,
             headers: HeaderMap::new(),
             body: Bytes::new(),
+            success: None,
             ids,
             pace: Pace::AllAtOnce,
             connections: 256,

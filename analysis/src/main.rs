@@ -1,6 +1,6 @@
 //! Load generator, experiments and charts.
 //!
-//! `analysis load` sends many requests to any URL. `analysis a1` to `a4` start the real balancer,
+//! `analysis load` sends many requests to any URL. `analysis a1` to `a4` and `fan` start the real balancer,
 //! measure it, and leave figures and charts in `report/`; `analysis bench` times it, and
 //! `analysis proxies` puts it beside nginx and HAProxy.
 //!
@@ -9,7 +9,7 @@
 //! cli         what the user typed → what to do
 //! load        the load generator
 //! system      the balancer in a process of its own, its REST interface, its replicas' deaths
-//! experiment 
+//! experiment , F-1 and F-2
 //! bench       how fast the balancer is
 //! proxies     nginx, HAProxy and the balancer at the same work, in turns
 //! chaos       faults at random under load, and what must hold all the same
@@ -31,6 +31,7 @@ mod report;
 mod stats;
 mod system;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use actix_web::rt::System;
@@ -38,9 +39,12 @@ use anyhow::bail;
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use cli::{Cli, Command, ExperimentArgs, LoadArgs, ShotArgs};
-use experiment::{Problems, a1, a2, a3, a4};
+use cli::{Cli, Command, LoadArgs, ShotArgs};
+use experiment::{Problems, a1, a2, a3, a4, fan};
 use load::summary::Summary;
+
+/// How two experiments are called that are made together.
+const FAN: &str = "F-1 and F-2";
 
 /// 0: all is well. 1: a request failed, a measurement is not what it must be, or it could not be
 /// made. 2: the command line is wrong.
@@ -76,12 +80,14 @@ async fn interruptible(
 async fn dispatch(command: Command) -> anyhow::Result<Problems> {
     match command {
         Command::Load(args) => load(&args).await,
-        Command::A1(args) => done("A-1", &args, a1::run(&args.setup()?).await),
-        Command::A2(args) => done("A-2", &args, a2::run(&args.setup()?).await),
+        Command::A1(args) => done("A-1", &args.out, a1::run(&args.setup()?).await),
+        Command::A2(args) => done("A-2", &args.out, a2::run(&args.setup()?).await),
         Command::A3(args) => {
-            done("A-3", &args.experiment, a3::run(&args.experiment.setup()?, &args.shot()?).await)
+            let out = &args.experiment.out;
+            done("A-3", out, a3::run(&args.experiment.setup()?, &args.shot()?).await)
         }
-        Command::A4(args) => done("A-4", &args, a4::run(&args.setup()?).await),
+        Command::A4(args) => done("A-4", &args.out, a4::run(&args.setup()?).await),
+        Command::Fan(args) => done(FAN, &args.out, fan::run(&args.setup()?, &args.plan()?).await),
         Command::All(args) => all(&args).await,
         Command::Bench(args) => {
             bench::run(&args.experiment.setup()?, args.rounds).await?;
@@ -117,7 +123,7 @@ async fn load(args: &LoadArgs) -> anyhow::Result<Problems> {
 async fn all(args: &ShotArgs) -> anyhow::Result<Problems> {
     let (setup, shot) = (args.experiment.setup()?, args.shot()?);
     let mut problems = Problems::new();
-    let mut note = |name: &str, result| match done(name, &args.experiment, result) {
+    let mut note = |name: &str, result| match done(name, &args.experiment.out, result) {
         Ok(found) => problems.extend(found),
         Err(error) => problems.push(format!("{name} could not be made: {error:#}")),
     };
@@ -125,21 +131,18 @@ async fn all(args: &ShotArgs) -> anyhow::Result<Problems> {
     note("A-2", a2::run(&setup).await);
     note("A-3", a3::run(&setup, &shot).await);
     note("A-4", a4::run(&setup).await);
+    note(FAN, fan::run(&setup, &fan::Plan::default()).await);
     Ok(problems)
 }
 
 /// Says where the results are.
-fn done(
-    name: &str,
-    args: &ExperimentArgs,
-    problems: anyhow::Result<Problems>,
-) -> anyhow::Result<Problems> {
+fn done(name: &str, out: &Path, problems: anyhow::Result<Problems>) -> anyhow::Result<Problems> {
     let problems = problems?;
     let verdict = match problems.len() {
-        0 => "is well".to_owned(),
-        1 => "has 1 problem".to_owned(),
-        many => format!("has {many} problems"),
+        0 => "all is well".to_owned(),
+        1 => "1 problem".to_owned(),
+        many => format!("{many} problems"),
     };
-    println!("{name} {verdict}; see {}", args.out.join("README.md").display());
+    println!("{name}: {verdict}; see {}", out.join("README.md").display());
     Ok(problems)
 }

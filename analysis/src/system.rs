@@ -39,6 +39,8 @@ pub(crate) struct Options {
     /// The image of the replicas, for Docker.
     pub(crate) image: String,
     pub(crate) replicas: u32,
+    /// Listed replicas in place of its own: as many as `replicas` says.
+    pub(crate) servers: Vec<SocketAddr>,
     /// The address that it listens on, at a free port.
     pub(crate) listen: Ipv4Addr,
     /// More of the command line.
@@ -82,6 +84,22 @@ impl Runtime {
             Runtime::Process => Duration::from_secs(20),
             Runtime::Docker => Duration::from_secs(90),
         }
+    }
+}
+
+// === impl Options ===
+
+impl Options {
+    /// Of the command line: who the replicas are.
+    fn fleet(&self) -> Vec<String> {
+        if self.servers.is_empty() {
+            let replicas = self.replicas.to_string();
+            return ["--runtime", self.runtime.name(), "--replicas", &replicas]
+                .map(str::to_owned)
+                .to_vec();
+        }
+        let servers: Vec<String> = self.servers.iter().map(SocketAddr::to_string).collect();
+        vec!["--servers".to_owned(), servers.join(",")]
     }
 }
 
@@ -226,8 +244,7 @@ fn spawn(options: &Options, address: SocketAddr, pool: &str, log: &Log) -> anyho
     let mut command = Command::new(&options.binary);
     command
         .args(["--listen", &address.to_string()])
-        .args(["--runtime", options.runtime.name()])
-        .args(["--replicas", &options.replicas.to_string()])
+        .args(options.fleet())
         .args(&options.arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

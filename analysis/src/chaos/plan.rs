@@ -97,6 +97,7 @@ impl Plan {
             runtime: setup.runtime,
             image: setup.image.clone(),
             replicas: self.replicas,
+            servers: Vec::new(),
             listen: Ipv4Addr::LOCALHOST,
             arguments,
         }

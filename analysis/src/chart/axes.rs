@@ -17,6 +17,7 @@ pub(crate) struct Axes {
     pub(crate) within: (At, At),
     pub(crate) x: Range<f64>,
     pub(crate) y: Range<f64>,
+    pub(crate) y_scale: Scale,
     /// With its unit.
     pub(crate) x_title: String,
     /// With its unit.
@@ -33,6 +34,15 @@ pub(crate) enum Ticks {
     Numbers(usize),
 }
 
+/// How far apart values lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scale {
+    /// By their difference.
+    Linear,
+    /// By their ratio; all must be above 0.
+    Log,
+}
+
 /// Where values lie on the page.
 #[derive(Clone, Debug)]
 pub(crate) struct Plot {
@@ -42,6 +52,7 @@ pub(crate) struct Plot {
     pub(crate) y_span: Range<i32>,
     x: Range<f64>,
     y: Range<f64>,
+    y_scale: Scale,
 }
 
 // === impl Axes ===
@@ -62,7 +73,7 @@ impl Axes {
             .margin_right(16)
             .x_label_area_size(if self.x_title.is_empty() { 38 } else { 62 })
             .y_label_area_size(88)
-            .build_cartesian_2d(self.x.clone(), self.y.clone())?;
+            .build_cartesian_2d(self.x.clone(), self.y_scale.range(&self.y))?;
 
         let font =
             |em: f64, color| TextStyle::from((FONT_FAMILY, em * 1.24).into_font()).color(color);
@@ -82,6 +93,9 @@ impl Axes {
             Ticks::Words(_) => mesh.disable_x_mesh().x_labels(0),
             Ticks::Numbers(count) => mesh.x_labels(*count).x_label_formatter(&number),
         };
+        if self.y_scale == Scale::Log {
+            mesh.disable_y_mesh().y_labels(0);
+        }
         if self.y.start < 0.0 {
             // The axis is at zero, with room for words below it.
             mesh.disable_x_axis();
@@ -89,7 +103,11 @@ impl Axes {
         mesh.draw()?;
 
         let (x_span, y_span) = chart.plotting_area().get_pixel_range();
-        let plot = Plot { x_span, y_span, x: self.x.clone(), y: self.y.clone() };
+        let (x, y) = (self.x.clone(), self.y.clone());
+        let plot = Plot { x_span, y_span, x, y, y_scale: self.y_scale };
+        if self.y_scale == Scale::Log {
+            plot.draw_steps(page)?;
+        }
         if let Ticks::Words(words) = &self.x_ticks {
             let look = Look { h: HPos::Center, v: VPos::Top, ..Look::BODY };
             for (value, word) in words {
@@ -112,6 +130,31 @@ fn label(value: f64) -> String {
     }
 }
 
+/// 1, 2, 5, 10, … as far as they are within the range, which is above 0.
+fn steps(range: &Range<f64>) -> Vec<f64> {
+    let (first, last) = (range.start.log10().floor() as i32, range.end.log10().ceil() as i32);
+    (first..=last)
+        .flat_map(|power| [1.0, 2.0, 5.0].map(|step| step * 10_f64.powi(power)))
+        .filter(|step| range.contains(step))
+        .collect()
+}
+
+// === impl Scale ===
+
+impl Scale {
+    /// Where a value lies, in no unit.
+    fn place(self, value: f64) -> f64 {
+        match self {
+            Scale::Linear => value,
+            Scale::Log => value.log10(),
+        }
+    }
+
+    fn range(self, range: &Range<f64>) -> Range<f64> {
+        self.place(range.start)..self.place(range.end)
+    }
+}
+
 // === impl Plot ===
 
 impl Plot {
@@ -122,7 +165,21 @@ impl Plot {
 
     /// Where `value` lies vertically.
     pub(crate) fn y(&self, value: f64) -> i32 {
-        place(value, &self.y, f64::from(self.y_span.end), f64::from(self.y_span.start))
+        let (value, range) = (self.y_scale.place(value), self.y_scale.range(&self.y));
+        place(value, &range, f64::from(self.y_span.end), f64::from(self.y_span.start))
+    }
+
+    /// Grid lines with their values.
+    fn draw_steps<DB: DrawingBackend>(&self, page: &Page<'_, DB>) -> anyhow::Result<()>
+    where
+        DB::ErrorType: 'static,
+    {
+        let look = Look { em: SMALL, color: GREY, h: HPos::Right, ..Look::BODY };
+        for step in steps(&self.y) {
+            self.across(page, step, Stroke::solid(GRID, 1))?;
+            page.text(&label(step), (self.x_span.start - 9, self.y(step)), look)?;
+        }
+        Ok(())
     }
 
     /// A line across the plot at `value`.
@@ -151,9 +208,19 @@ mod tests {
 
     #[test]
     fn values_lie_between_the_edges_and_y_grows_upwards() {
-        let plot = Plot { x_span: 100..200, y_span: 10..60, x: 0.0..4.0, y: 0.0..5.0 };
+        let (x, y) = (0.0..4.0, 0.0..5.0);
+        let plot = Plot { x_span: 100..200, y_span: 10..60, x, y, y_scale: Scale::Linear };
         assert_eq!((plot.x(0.0), plot.x(1.0), plot.x(4.0)), (100, 125, 200));
         assert_eq!((plot.y(0.0), plot.y(1.0), plot.y(5.0)), (60, 50, 10));
+    }
+
+    #[test]
+    fn equal_factors_are_equally_far_apart_on_a_logarithmic_axis() {
+        let (x, y) = (0.0..1.0, 1.0..100.0);
+        let plot = Plot { x_span: 0..10, y_span: 0..100, x, y, y_scale: Scale::Log };
+        assert_eq!((plot.y(1.0), plot.y(10.0), plot.y(100.0)), (100, 50, 0));
+        assert_eq!(steps(&(4.0..120.0)), [5.0, 10.0, 20.0, 50.0, 100.0]);
+        assert_eq!(steps(&(0.3..1.5)), [0.5, 1.0]);
     }
 
     #[test]

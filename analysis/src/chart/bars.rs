@@ -4,7 +4,7 @@ use plotters::prelude::DrawingBackend;
 use plotters::style::text_anchor::{HPos, VPos};
 
 use super::Figure;
-use super::axes::{Axes, Plot, Ticks};
+use super::axes::{Axes, Plot, Scale, Ticks};
 use super::mark::{Fill, Key, Sign, Stroke};
 use super::page::{Look, Page};
 use super::theme::{BODY, GREY, INK, SMALL};
@@ -89,6 +89,7 @@ impl Figure for BarFigure {
             within: ((12, top), (width - 12, height - 14)),
             x: 0.0..self.groups.len().max(1) as f64,
             y: 0.0..y_max,
+            y_scale: Scale::Linear,
             // Leaves room for a second line of words below the axis.
             x_title: if has_words_below { " ".to_owned() } else { String::new() },
             y_title: self.y_title.clone(),

@@ -5,7 +5,7 @@ use plotters::style::RGBColor;
 use plotters::style::text_anchor::HPos;
 
 use super::Figure;
-use super::axes::{Axes, Plot, Ticks};
+use super::axes::{Axes, Plot, Scale, Ticks};
 use super::mark::{Key, Marker, Stroke};
 use super::page::{Look, Page};
 use super::theme::{GREY, PALE, SMALL};
@@ -27,6 +27,7 @@ pub(crate) struct LineFigure {
 pub(crate) struct Panel {
     pub(crate) title: String,
     pub(crate) y_title: String,
+    pub(crate) y_scale: Scale,
     pub(crate) lines: Vec<Line>,
     /// Single values behind the lines.
     pub(crate) dots: Vec<(f64, f64)>,
@@ -47,7 +48,7 @@ pub(crate) struct Line {
 pub(crate) struct Point {
     pub(crate) x: f64,
     pub(crate) y: f64,
-    /// The value in words.
+    /// The value in words; empty for none.
     pub(crate) label: String,
     pub(crate) side: Side,
 }
@@ -65,6 +66,8 @@ const DISTANCE: i32 = 19;
 const CLEARANCE: i32 = 14;
 /// How far a label goes aside, and from which slope of its line on.
 const NUDGE: i32 = 16;
+/// Room for labels below the lowest and above the highest point of a logarithmic axis, as a factor.
+const LOG_MARGIN: f64 = 1.35;
 const STEEP: f64 = 0.4;
 
 impl Figure for LineFigure {
@@ -105,6 +108,7 @@ impl Panel {
     ) -> Axes {
         let edge = |value: Option<&(f64, String)>| value.map_or(0.0, |(value, _)| *value);
         let values = self.lines.iter().flat_map(|line| &line.points).map(|point| point.y);
+        let lowest = values.clone().fold(f64::INFINITY, f64::min);
         let highest = values
             .chain(self.dots.iter().map(|(_, y)| *y))
             .chain(self.reference)
@@ -119,7 +123,11 @@ impl Panel {
         Axes {
             within,
             x: edge(x_ticks.first()) - 0.45..edge(x_ticks.last()) + 0.45,
-            y: -floor * highest..if highest > 0.0 { highest * 1.12 } else { 1.0 },
+            y: match self.y_scale {
+                Scale::Linear => -floor * highest..if highest > 0.0 { highest * 1.12 } else { 1.0 },
+                Scale::Log => lowest / LOG_MARGIN..highest * LOG_MARGIN,
+            },
+            y_scale: self.y_scale,
             x_title: x_title.to_owned(),
             y_title: self.y_title.clone(),
             x_ticks: Ticks::Words(x_ticks.to_vec()),
@@ -130,7 +138,10 @@ impl Panel {
     where
         DB::ErrorType: 'static,
     {
-        plot.across(page, 0.0, Stroke::solid(GREY, 1))?;
+        let zero = (self.y_scale == Scale::Linear).then_some(0.0);
+        if let Some(zero) = zero {
+            plot.across(page, zero, Stroke::solid(GREY, 1))?;
+        }
         if let Some(value) = self.reference {
             plot.across(page, value, Stroke::dashed(GREY, 2, 8.0, 6.0))?;
         }
@@ -149,9 +160,12 @@ impl Panel {
             }
         }
         let obstacles: Vec<i32> =
-            self.reference.iter().chain(&[0.0]).map(|value| plot.y(*value)).collect();
+            self.reference.iter().chain(&zero).map(|value| plot.y(*value)).collect();
         for line in &self.lines {
             for (index, point) in line.points.iter().enumerate() {
+                if point.label.is_empty() {
+                    continue;
+                }
                 let y = plot.y(point.y);
                 let shift = match point.side {
                     Side::Above => -DISTANCE,

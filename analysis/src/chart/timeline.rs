@@ -7,7 +7,7 @@ use plotters::prelude::DrawingBackend;
 use plotters::style::RGBColor;
 
 use super::Figure;
-use super::axes::{Axes, Plot, Ticks};
+use super::axes::{Axes, Plot, Scale, Ticks};
 use super::mark::{Fill, Key, Marker, Sign, Stroke};
 use super::page::{Look, Page};
 use super::theme::{BODY, SMALL};
@@ -99,6 +99,7 @@ impl TimelineFigure {
             x: 0.0..(buckets.max(1) as f64 * self.bucket),
             // Room for the words of the marks, above the data.
             y: 0.0..highest as f64 * 1.5,
+            y_scale: Scale::Linear,
             x_title: "time since the start of the load (s)".to_owned(),
             y_title: format!("answers per {:.0} ms", self.bucket * 1e3),
             x_ticks: Ticks::Numbers(10),
@@ -139,6 +140,7 @@ impl TimelineFigure {
             within,
             x: (self.zoom.start - zero) * 1e3..(self.zoom.end - zero) * 1e3,
             y: 0.0..highest * 1.5,
+            y_scale: Scale::Linear,
             x_title: "launch of the request, from the kill (ms): each mark is one request"
                 .to_owned(),
             y_title: "latency (ms)".to_owned(),

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{Measured, Problems, SEATS, Setup, Variant};
 use crate::chart::lines::{Line, LineFigure, Panel, Point, Side};
-use crate::chart::{self, Key, Marker, Sign, Stroke, theme};
+use crate::chart::{self, Key, Marker, Scale, Sign, Stroke, theme};
 use crate::report::{Table, thousands};
 use crate::stats::Spread;
 
@@ -114,6 +114,7 @@ pub(super) fn figure(all: &[Measured]) -> LineFigure {
             Panel {
                 title: "Load of a replica".to_owned(),
                 y_title: "requests a replica".to_owned(),
+                y_scale: Scale::Linear,
                 lines: vec![
                     line(
                         &all,
@@ -140,6 +141,7 @@ pub(super) fn figure(all: &[Measured]) -> LineFigure {
             Panel {
                 title: "Busiest replica against the average (1 = even)".to_owned(),
                 y_title: "busiest / average".to_owned(),
+                y_scale: Scale::Linear,
                 lines: vec![line(
                     &all,
                     worst,

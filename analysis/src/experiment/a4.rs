@@ -7,7 +7,7 @@ use super::a2::{self, Row as SpreadRow};
 use super::{Measured, Problems, SEATS, Setup, Variant};
 use crate::chart::bars::{Bar, BarFigure, Group};
 use crate::chart::lines::{LineFigure, Panel, Side};
-use crate::chart::{self, Fill, Marker, Stroke, theme};
+use crate::chart::{self, Fill, Marker, Scale, Stroke, theme};
 use crate::report::{Table, thousands};
 use crate::stats::Spread;
 
@@ -121,6 +121,7 @@ pub(super) fn spread_figure(all: &[Measured]) -> LineFigure {
             Panel {
                 title: "Standard deviation over the replicas (0 = even)".to_owned(),
                 y_title: "standard deviation (requests)".to_owned(),
+                y_scale: Scale::Linear,
                 lines: lines(&|spread| {
                     (spread.deviation, thousands(spread.deviation.round() as u64))
                 }),
@@ -130,6 +131,7 @@ pub(super) fn spread_figure(all: &[Measured]) -> LineFigure {
             Panel {
                 title: "Busiest replica against the average (1 = even)".to_owned(),
                 y_title: "busiest / average".to_owned(),
+                y_scale: Scale::Linear,
                 lines: lines(&|spread| {
                     (spread.max_over_mean, format!("{:.2}", spread.max_over_mean))
                 }),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use actix_web::body;
 use awc::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use awc::http::{Method, StatusCode};
 use awc::{Client, Connector};
@@ -45,10 +46,12 @@ impl Shared {
             request = request.append_header(header);
         }
         request = request.insert_header((REQUEST_ID, id.to_string())).no_decompress();
-        let mut answer = request
-            .send_body(plan.body.clone())
-            .await
-            .map_err(|error| Failure::of_request(&error))?;
+        // A GET without a body says nothing of one (RFC 9110, section 8.6), as browsers do.
+        let sending = match plan.body.is_empty() && plan.method.is_safe() {
+            true => request.send_body(body::None::new()),
+            false => request.send_body(plan.body.clone()),
+        };
+        let mut answer = sending.await.map_err(|error| Failure::of_request(&error))?;
 
         let mut length = 0;
         let mut kept = Vec::new();
@@ -58,7 +61,11 @@ impl Shared {
             kept.extend_from_slice(&chunk[..chunk.len().min(KEPT - kept.len())]);
         }
         let status = answer.status();
-        if status.is_client_error() || status.is_server_error() {
+        let is_success = match plan.success {
+            Some(success) => status == success,
+            None => !status.is_client_error() && !status.is_server_error(),
+        };
+        if !is_success {
             return Err(Failure::Status(status.as_u16()));
         }
         if has_body(&plan.method, status) && is_truncated(answer.headers(), length, &kept) {

@@ -16,7 +16,7 @@ pub(crate) enum Failure {
     Timeout,
     /// The connection ended before the head of an answer was there.
     Disconnected,
-    /// A status of 400 or above.
+    /// A status that is no success.
     Status(u16),
     /// The body ended before its announced end.
     Truncated,

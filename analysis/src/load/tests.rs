@@ -84,6 +84,7 @@ fn answers_are_counted_by_the_replica_that_they_name() {
     for (head, id) in heads.iter().zip(request_ids(1, 3)) {
         assert!(head.starts_with("GET /home HTTP/1.1\r\n"), "{head}");
         assert!(head.contains(&format!("x-request-id: {id}\r\n")), "{head}");
+        assert!(!head.contains("content-length"), "{head}");
     }
     assert_eq!(heads.len(), 3);
 }
@@ -114,6 +115,17 @@ fn failures_are_counted_by_kind() {
     assert_eq!(summary.failures, expected);
     assert_eq!(summary.by_seat, BTreeMap::from([(2, 1)]));
     assert_eq!(summary.failed(), 6);
+}
+
+#[test]
+fn only_the_status_that_is_asked_for_is_a_success() {
+    let empty = |status| answer(status, "content-length: 0\r\n", "");
+    let server = Scripted::start(vec![empty("200 OK"), empty("201 Created")]);
+    let mut plan = one_by_one(server.address, 2);
+    (plan.method, plan.success) = (Method::POST, Some(StatusCode::CREATED));
+    let summary = summary_of(plan);
+    assert!(server.stop()[0].contains("content-length: 0\r\n"));
+    assert_eq!(summary.failures, BTreeMap::from([(Failure::Status(200), 1)]));
 }
 
 #[test]
