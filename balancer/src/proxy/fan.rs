@@ -329,7 +329,9 @@ impl Work {
         let asked =
             self.letter.send(&self.worker, &self.rules, &self.route.timeouts, replica).await;
         match &asked {
-            Ok(sent) => self.worker.note(replica, sent.answer.status < 500),
+            Ok(sent) if sent.answer.status < 500 => self.worker.note(replica, true),
+            // It is asked again; were it ejected for that, it would miss what the others get.
+            Ok(_) => {}
             Err(failure) if failure.blames_the_replica() => self.worker.note(replica, false),
             Err(_) => {}
         }

@@ -43,7 +43,7 @@ impl Exchange<'_> {
     pub(super) fn may_be_hedged(&self) -> bool {
         let request = self.asked.request;
         request.is_idempotent(self.asked.head)
-            && request.framing == Framing::None
+            && matches!(request.framing, Framing::None | Framing::Length(0))
             && request.upgrade.is_none()
     }
 

@@ -54,6 +54,18 @@ fn each_is_asked_until_it_succeeds_and_with_the_pauses_that_are_set() {
 }
 
 #[test]
+fn one_that_answers_500_again_and_again_is_not_ejected_and_misses_nothing() {
+    let (flaky, came) = failing(12);
+    let steady = named("a");
+    let routed = routed(&[&flaky, &steady], &format!("{ALL}attempts = 100"));
+    for _ in 0..3 {
+        assert!((200..300).contains(&ask_once(&routed.balancer, "POST /all", "").status));
+    }
+    assert_eq!((came.lock().unwrap().len(), steady.seen().len()), (15, 3));
+    assert!(routed.balancer.events("replica is ejected").is_empty());
+}
+
+#[test]
 fn the_answer_is_that_of_the_keys_first_owner() {
     let upstreams = ["a", "b", "c"].map(|name| {
         let answer = format!(
