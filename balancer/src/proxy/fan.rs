@@ -204,18 +204,24 @@ impl Work {
     }
 
     async fn send_to_all(self, replicas: Vec<Arc<Replica>>, tell: Tell<Box<Held>>) {
-        let deliveries = replicas.iter().map(|replica| self.deliver(replica, &tell));
-        let (mut best, mut failed) = (None, Vec::new());
-        for delivered in join_all(deliveries).await {
-            match delivered {
-                Delivered::Well(held) => best = best.or(Some(held)),
-                Delivered::Left => {}
-                Delivered::Failed(unsent) => failed.push(unsent),
+        // The answer of the first owner that has succeeded so far: no other is kept.
+        let best: RefCell<Option<(usize, Box<Held>)>> = RefCell::default();
+        let deliver = async |place, replica| match self.deliver(replica, &tell).await {
+            Delivered::Well(held) => {
+                let mut best = best.borrow_mut();
+                if best.as_ref().is_none_or(|(before, _)| place < *before) {
+                    *best = Some((place, held));
+                }
+                None
             }
-        }
-        let outcome = match best {
+            Delivered::Left => None,
+            Delivered::Failed(unsent) => Some(unsent),
+        };
+        let deliveries = (0..).zip(&replicas).map(|(place, replica)| deliver(place, replica));
+        let failed: Vec<Unsent> = join_all(deliveries).await.into_iter().flatten().collect();
+        let outcome = match best.take() {
             _ if !failed.is_empty() => Err(ProxyError::Unsent(failed)),
-            Some(held) => Ok(held),
+            Some((_, held)) => Ok(held),
             None => Err(ProxyError::NoReplica),
         };
         // Nobody waits for it whose client has gone.

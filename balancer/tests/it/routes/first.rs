@@ -60,6 +60,7 @@ fn the_first_success_is_streamed_while_others_are_still_at_work() {
     client.wire.exact(15, &mut end).unwrap();
     assert_eq!(end, b"5\r\n done\r\n0\r\n\r\n");
     // The client has its answer, and the slow one has the request still.
+    assert!(slow.sees(1) && bad.sees(1));
     assert_eq!([&slow, &fast, &bad].map(|upstream| upstream.seen().len()), [1, 1, 1]);
     assert_eq!(slow.seen()[0].body.data, b"hi");
     slow_may.open();
