@@ -72,7 +72,7 @@ fn over(servers: &[&Server]) -> Balancer {
 }
 
 /// Every sample, by its name and labels as they are written.
-fn samples(balancer: &Balancer) -> BTreeMap<String, f64> {
+pub(crate) fn samples(balancer: &Balancer) -> BTreeMap<String, f64> {
     let text = String::from_utf8(metrics(balancer, &[]).body).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let samples: Vec<(String, f64)> = lines

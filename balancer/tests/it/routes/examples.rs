@@ -9,6 +9,7 @@ use std::thread;
 
 use super::{QUICK, Server, ask, ask_once, text, written};
 use crate::conformance::client::Client;
+use crate::metrics::samples;
 use crate::support::{Balancer, request, wait_for};
 
 /// Where an example is.
@@ -120,6 +121,17 @@ fn fanout_all_has_each_of_a_thousand_changes_made_once_at_each_server() {
         let different: BTreeSet<String> = entries.into_iter().collect();
         assert_eq!(different.len(), CLIENTS * EACH, "at server {server}");
     }
+    // The counters say so, too.
+    let (samples, all) = (samples(&balancer), (CLIENTS * EACH) as f64);
+    let of = |kind: &str, server: &Server| {
+        let domain = server.address;
+        samples[&format!("target_domain_{kind}_counter_total{{domain=\"{domain}\"}}")]
+    };
+    assert_eq!([0, 1, 2].map(|place| of("success", &servers[place])), [all; 3]);
+    let failed = of("failed", &servers[1]);
+    assert!(failed > 0.0, "one in five was dropped");
+    assert_eq!(samples["Total_domains_success_counter_total"], 3.0 * all);
+    assert_eq!(samples["Total_domains_failed_counter_total"], failed);
     // What only reads goes to one.
     assert_eq!(ask_once(&balancer, "GET /home", "").status, 200);
 }
