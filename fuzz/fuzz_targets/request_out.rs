@@ -140,7 +140,7 @@ fn answer_out(asked: &Asked<'_>, data: &[u8], via: Option<&str>) {
         framing @ (Framing::None | Framing::Length(_)) => framing,
     };
     let close = !asked.request.wants_more() || framing == Framing::UntilClose;
-    let reply = Reply { framing, close, keep_alive: old, date: b"now", via };
+    let reply = Reply { framing, close, keep_alive: old, date: b"now", via, cookie: None };
     let mut bytes = Vec::new();
     asked.put_answer(&mut bytes, &answer, &head, data, &reply);
 
