@@ -35,7 +35,7 @@ pub use fleet::HealthConfig;
 pub use forwarding::{ForwardedConfig, RetryConfig};
 pub use limits::{Limits, Timeouts};
 pub use listen::{AdminConfig, TlsConfig, Token};
-pub use route::{DEFAULT_ROUTE, FanConfig, HedgeAfter, HedgeConfig, RouteConfig, Send};
+pub use route::{DEFAULT_ROUTE, FanConfig, HedgeAfter, HedgeConfig, NO_ROUTE, RouteConfig, Send};
 pub use runtime::{DockerConfig, RuntimeConfig};
 pub use servers::{ServersConfig, ServersError, ServersFile};
 use settings::{LogFormat, RuntimeKind, Settings};

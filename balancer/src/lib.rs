@@ -22,7 +22,8 @@
 //! | [`telemetry`] | log lines |
 //!
 //! Arrows only point down: `main → lib → {proxy, admin, prober, supervisor} → state → routing →
-//! fleet::seat`, `{proxy, prober} → http1`, and `supervisor → {runtime, fleet}`.
+//! fleet::seat`, `{proxy, prober} → http1`, `{proxy, admin} → metrics → routing`, `lib → reload →
+//! proxy`, and `supervisor → {runtime, fleet}`.
 //!
 //! # The way of a request
 //!
@@ -99,9 +100,9 @@ pub enum RunError {
 }
 
 /// Runs the balancer, which follows what changes in the `source` of its configuration, until
-/// `shutdown`: then it stops accepting, finishes what is in flight, stops
-/// what it owns, and returns. Called on the main thread of an actix system, which must outlive
-/// the replicas of the process runtime.
+/// `shutdown`: then it stops accepting, finishes what is in flight, stops what it owns, and
+/// returns. Called on the main thread of an actix system, which must outlive the replicas of the
+/// process runtime.
 ///
 /// # Errors
 /// When there is no good certificate, the runtime cannot be listed at the start, or a listener not

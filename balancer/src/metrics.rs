@@ -31,10 +31,6 @@ pub use code::Code;
 pub use route::{BOUNDS, RouteMetrics, RouteShard, RouteSum, Tally};
 pub use shards::Shards;
 
-/// The route of requests that are refused before one is found: what they asked for could not be
-/// read.
-pub const NO_ROUTE: &str = "none";
-
 /// See the module.
 #[derive(Debug)]
 pub struct Metrics {

@@ -12,7 +12,6 @@ use super::settings::{
 };
 use super::value::{Percent, Size, Span};
 use super::{ConfigError, RetryConfig, Timeouts};
-use crate::metrics::NO_ROUTE;
 use crate::routing::key::KeySource;
 use crate::routing::matching::Matching;
 use crate::routing::policy::Policy;
@@ -85,6 +84,10 @@ pub enum HedgeAfter {
 
 /// The route of requests that no other takes.
 pub const DEFAULT_ROUTE: &str = "default";
+
+/// The route of requests that are refused before one is found: what they asked for could not be
+/// read.
+pub const NO_ROUTE: &str = "none";
 
 /// Most routes: each request looks through them.
 const ROUTES_MAX: usize = 1_000;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{Metrics, NO_ROUTE, RouteShard};
+use super::{Metrics, RouteShard};
+use crate::config::NO_ROUTE;
 
 /// What one worker counts, by route.
 #[derive(Debug)]

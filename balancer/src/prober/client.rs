@@ -19,7 +19,7 @@ use crate::config::HealthConfig;
 
 /// One in so many probes has a new connection: whether one is taken is part of the question. To make
 /// one costs several times what it costs to ask over one that stands.
-pub(super) const FRESH_EVERY: u32 = 60;
+pub(super) const FRESH_EVERY: u32 = 16;
 
 /// With a longer interval, no connection is kept: many servers would close it before its use.
 const KEPT_MAX: Duration = Duration::from_secs(15);

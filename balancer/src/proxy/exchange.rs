@@ -42,7 +42,7 @@ pub struct Exchange<'a> {
     /// What is done with requests.
     pub rules: &'a Rc<Rules>,
     /// What is done with this one.
-    pub route: &'a Route,
+    pub route: &'a Rc<Route>,
     /// The client's connection, at the request's body.
     pub client: &'a mut Wire,
     /// The connection's timer.

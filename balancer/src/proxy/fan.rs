@@ -25,12 +25,12 @@ use super::error::{Failure, ProxyError, Unsent};
 use super::exchange::{Exchange, Link, Outcome};
 use super::message::CONTINUE;
 use super::own::answer::read_whole;
-use super::rules::Rules;
+use super::rules::{Route, Rules};
 use super::session::flush;
 use super::{Common, Worker};
-use crate::config::{FanConfig, RouteConfig};
+use crate::config::FanConfig;
 use crate::http1::Framing;
-use crate::metrics::{Code, RouteShard};
+use crate::metrics::Code;
 use crate::routing::key::Key;
 use crate::routing::policy::Pick;
 use crate::routing::table::{InFlight, Replica};
@@ -53,8 +53,7 @@ struct UnderWay(Arc<Common>);
 struct Work {
     worker: Rc<Worker>,
     rules: Rc<Rules>,
-    route: RouteConfig,
-    metrics: Rc<RouteShard>,
+    route: Rc<Route>,
     fan: FanConfig,
     key: Key,
     letter: Letter,
@@ -163,10 +162,9 @@ async fn prepare(exchange: &mut Exchange<'_>, fan: &FanConfig) -> Result<Work, O
     }
     let letter = Letter::new(asked, read.freeze());
     let (worker, rules) = (Rc::clone(worker), Rc::clone(rules));
-    let metrics = Rc::clone(&route.metrics);
-    let (route, fan) = (route.config.clone(), fan.clone());
+    let (route, fan) = (Rc::clone(route), fan.clone());
     let key = exchange.key();
-    Ok(Work { worker, rules, route, metrics, fan, key, letter, _under_way: under_way })
+    Ok(Work { worker, rules, route, fan, key, letter, _under_way: under_way })
 }
 
 /// Waits for what came of it, or for the client's end.
@@ -195,7 +193,8 @@ impl Work {
     fn replicas(&self, among: Option<usize>, turn: usize) -> Vec<Arc<Replica>> {
         let table = self.worker.shared.table();
         let pick = Pick { key: &self.key, turn };
-        let order = self.route.policy.order(&table, pick, &mut *self.worker.rng.borrow_mut());
+        let order =
+            self.route.config.policy.order(&table, pick, &mut *self.worker.rng.borrow_mut());
         let Some(most) = among else { return order.into_iter().cloned().collect() };
         // Those that could not be connected to a moment ago only where there are no others.
         let shunned = |replica: &&Arc<Replica>| self.worker.upstream.shuns(replica.id());
@@ -241,7 +240,7 @@ impl Work {
                     let held = sent.hold(self, replica, self.fan.body).await;
                     match held {
                         Ok(held) if self.fan.is_success(status) => {
-                            self.metrics.fan_attempt(replica, true);
+                            self.route.metrics.fan_attempt(replica, true);
                             return Delivered::Well(Box::new(held));
                         }
                         Ok(_) => format!("answered {status}"),
@@ -251,7 +250,7 @@ impl Work {
                 Err(failure) => crate::telemetry::chain(&failure),
             };
             drop(in_flight);
-            self.metrics.fan_attempt(replica, false);
+            self.route.metrics.fan_attempt(replica, false);
             let hostname = replica.hostname();
             debug!(%hostname, attempts, error, "replica did not succeed");
             if attempts >= self.fan.attempts
@@ -305,13 +304,13 @@ impl Work {
         let sent = match self.ask(replica).await {
             Ok(sent) => sent,
             Err(failure) => {
-                self.metrics.fan_attempt(replica, false);
+                self.route.metrics.fan_attempt(replica, false);
                 return Some(unsent(crate::telemetry::chain(&failure)));
             }
         };
         let status = sent.answer.status;
         let success = self.fan.is_success(status);
-        self.metrics.fan_attempt(replica, success);
+        self.route.metrics.fan_attempt(replica, success);
         if !success {
             sent.finish(self, replica).await;
             return Some(unsent(format!("answered {status}")));
@@ -333,7 +332,7 @@ impl Work {
     /// Sends the letter to one replica, once: until the head of its answer is there.
     async fn ask(&self, replica: &Arc<Replica>) -> Result<Sent, Failure> {
         let asked =
-            self.letter.send(&self.worker, &self.rules, &self.route.timeouts, replica).await;
+            self.letter.send(&self.worker, &self.rules, &self.route.config.timeouts, replica).await;
         match &asked {
             Ok(sent) if sent.answer.status < 500 => self.worker.note(replica, true),
             // It is asked again; were it ejected for that, it would miss what the others get.
@@ -342,7 +341,7 @@ impl Work {
             Err(_) => {}
         }
         let code = |sent: &Sent| Code::of(sent.answer.status);
-        self.metrics.attempt(replica, asked.as_ref().map_or_else(Failure::code, code));
+        self.route.metrics.attempt(replica, asked.as_ref().map_or_else(Failure::code, code));
         asked
     }
 

@@ -31,7 +31,7 @@ pub struct Live {
 #[derive(Debug)]
 pub struct Rules {
     pub(super) live: Arc<Live>,
-    routes: Vec<Route>,
+    routes: Vec<Rc<Route>>,
     pub(super) timeouts: Timeouts,
     pub(super) limits: HeadLimits,
     pub(super) body_limit: Option<u64>,
@@ -91,14 +91,16 @@ impl Rules {
         let config = &live.config;
         let limits = &config.limits;
         let share = BudgetConfig { share: config.retry.budget, min_per_second: 0.0 };
-        let route = |config: &RouteConfig| Route {
-            config: config.clone(),
-            turns: live.turns.get(&config.name).cloned().unwrap_or_default(),
-            metrics: shards.of(&config.name),
-            hedging: match &config.send {
-                Send::One(Some(hedge)) => Some(Hedging::new(*hedge, now)),
-                Send::One(None) | Send::All(_) | Send::First(..) => None,
-            },
+        let route = |config: &RouteConfig| {
+            Rc::new(Route {
+                config: config.clone(),
+                turns: live.turns.get(&config.name).cloned().unwrap_or_default(),
+                metrics: shards.of(&config.name),
+                hedging: match &config.send {
+                    Send::One(Some(hedge)) => Some(Hedging::new(*hedge, now)),
+                    Send::One(None) | Send::All(_) | Send::First(..) => None,
+                },
+            })
         };
         Self {
             routes: config.routes.iter().map(route).collect(),
@@ -117,7 +119,7 @@ impl Rules {
     }
 
     /// The route that takes a request.
-    pub fn route(&self, target: &Target<'_>) -> &Route {
+    pub fn route(&self, target: &Target<'_>) -> &Rc<Route> {
         let (last, others) = self.routes.split_last().expect("there is one that takes all");
         others.iter().find(|route| route.config.matching.takes(target)).unwrap_or(last)
     }

@@ -19,12 +19,13 @@ use super::rules::Rules;
 use super::timer::Timer;
 use super::trace::Trace;
 use super::wire::{Stream, Wire};
+use crate::config::NO_ROUTE;
 use crate::http1::Framing;
 use crate::http1::answer::{Answer, StatusLine};
 use crate::http1::body::Body;
 use crate::http1::head::{Head, put};
 use crate::http1::request::{Request, RequestLine};
-use crate::metrics::{NO_ROUTE, Tally};
+use crate::metrics::Tally;
 use crate::routing::key::RequestId;
 use crate::routing::matching::Target;
 

@@ -23,8 +23,7 @@ pub struct Trace {
     answered: Option<Instant>,
 }
 
-/// How a request ended: the status that its client was told; 499 for a client that left, as nginx
-/// has it.
+/// The status of a request whose client left before there was an answer, as nginx has it.
 const CLIENT_LEFT: u16 = 499;
 
 // === impl Trace ===
@@ -62,8 +61,8 @@ impl Trace {
         status: u16,
     ) {
         let status = match outcome {
-            Outcome::Keep | Outcome::Close | Outcome::Linger => status,
-            Outcome::Abort => CLIENT_LEFT,
+            Outcome::Abort if self.answered.is_none() => CLIENT_LEFT,
+            Outcome::Keep | Outcome::Close | Outcome::Linger | Outcome::Abort => status,
             Outcome::Fail(error) => error.status(),
         };
         let (request, head) = (asked.request, asked.head);
@@ -86,6 +85,7 @@ impl Trace {
             key = key.as_deref(),
             id = %text(asked.id.as_bytes()),
             first_byte_ms = first_byte,
+            whole = *outcome != Outcome::Abort,
             took_ms = milliseconds(began.elapsed()),
             "request"
         );

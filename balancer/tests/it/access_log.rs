@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use crate::support::{Balancer, request, wait_for};
+use crate::conformance::over;
+use crate::conformance::upstream::{Then, Upstream};
+use crate::support::{Balancer, request, try_request, wait_for};
 
 /// The lines of so many requests, once they are there.
 fn lines(balancer: &Balancer, count: usize) -> Vec<Value> {
@@ -37,6 +39,7 @@ fn each_forwarded_request_has_a_line_that_says_where_it_went_and_how_it_ended() 
         assert_eq!(first[field], value, "{first}");
     }
     assert_eq!((&first["status"], &first["tries"]), (&200.into(), &1.into()));
+    assert_eq!(first["whole"], true, "{first}");
     assert!(matches!(first["replica"].as_str(), Some("S1" | "S2")), "{first}");
     let ms = |field: &str| first[field].as_f64().unwrap();
     assert!(0.0 < ms("first_byte_ms") && ms("first_byte_ms") <= ms("took_ms"), "{first}");
@@ -44,6 +47,20 @@ fn each_forwarded_request_has_a_line_that_says_where_it_went_and_how_it_ended() 
     let last = &lines[2];
     assert_eq!(last["status"], 503, "{last}");
     assert_eq!((&last["replica"], &last["first_byte_ms"]), (&Value::Null, &Value::Null));
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_told_with_its_status_and_as_not_whole() {
+    let cut = Upstream::start(|exchange| {
+        exchange.read_body();
+        exchange.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut");
+        Then::Close
+    });
+    let balancer = over(&[&cut], &["--access-log"]);
+    assert!(try_request(balancer.address, "GET", "/", &[], b"").is_err());
+    let line = &lines(&balancer, 1)[0];
+    assert_eq!((&line["status"], &line["whole"]), (&200.into(), &false.into()), "{line}");
+    assert!(line["first_byte_ms"].is_number(), "{line}");
 }
 
 #[test]

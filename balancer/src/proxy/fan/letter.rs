@@ -243,7 +243,7 @@ impl Sent {
         most: usize,
     ) -> Result<Held, Unheld> {
         let bytes = self.wire.input()[..self.length].to_vec();
-        let body = self.read_body(&work.route.timeouts, Some(most)).await?;
+        let body = self.read_body(&work.route.config.timeouts, Some(most)).await?;
         let Self { wire, head, answer, .. } = self;
         keep(wire, &answer, work, replica);
         Ok(Held { replica: Arc::clone(replica), head, answer, bytes, body })
@@ -251,7 +251,7 @@ impl Sent {
 
     /// Reads the rest of an answer that nobody wants.
     pub(super) async fn finish(mut self, work: &Work, replica: &Arc<Replica>) {
-        match self.read_body(&work.route.timeouts, None).await {
+        match self.read_body(&work.route.config.timeouts, None).await {
             Ok(_) => keep(self.wire, &self.answer, work, replica),
             Err(error) => debug!(%error, "answer broke off"),
         }
