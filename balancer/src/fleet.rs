@@ -11,6 +11,7 @@ pub mod event;
 pub mod health;
 pub mod listed;
 pub mod observed;
+pub mod overload;
 pub mod plan;
 pub mod release;
 pub mod roster;
