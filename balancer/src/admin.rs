@@ -1,10 +1,12 @@
-//! `/rep`, `/add`, `/rm`, `/admin/*`: parse → command → await the answer → JSON; and `/metrics`.
-//! None of these paths, nor anything under `/admin/`, is ever forwarded.
+//! `/rep`, `/add`, `/rm`, `/admin/*`, `/loadbalancer/*`: parse → command → await the answer → JSON;
+//! and `/metrics`. None of these paths, nor anything under `/admin/` or `/loadbalancer/`, is ever
+//! forwarded.
 
 pub mod body;
 pub mod events;
 pub mod fleet;
 pub mod guard;
+mod loadbalancer;
 mod metrics;
 
 use std::sync::Arc;
@@ -45,6 +47,7 @@ pub fn routes(app: &mut ServiceConfig) {
         .route("/admin/fleet", web::to(fleet::fleet))
         .route("/admin/events", web::to(events::events))
         .route("/admin/roll", web::to(fleet::roll))
+        .route("/loadbalancer/{rest:.*}", web::to(loadbalancer::call))
         .route("/metrics", web::to(metrics::metrics))
         .route("/admin", web::to(unknown))
         .route("/admin/{rest:.*}", web::to(unknown));

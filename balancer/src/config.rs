@@ -5,6 +5,7 @@ mod fleet;
 mod forwarding;
 mod limits;
 mod listen;
+mod overload;
 mod placement;
 mod route;
 mod runtime;
@@ -35,6 +36,7 @@ pub use fleet::HealthConfig;
 pub use forwarding::{ForwardedConfig, RetryConfig};
 pub use limits::{Limits, Timeouts};
 pub use listen::{AdminConfig, TlsConfig, Token};
+pub use overload::ReliefConfig;
 pub use route::{DEFAULT_ROUTE, FanConfig, HedgeAfter, HedgeConfig, NO_ROUTE, RouteConfig, Send};
 pub use runtime::{DockerConfig, RuntimeConfig};
 pub use servers::{ServersConfig, ServersError, ServersFile};
@@ -68,6 +70,8 @@ pub struct Config {
     pub health: HealthConfig,
     /// Ejections for errors on real requests.
     pub outliers: OutlierConfig,
+    /// The overload controller, if there is one.
+    pub overload: Option<ReliefConfig>,
     /// How long a seat stays empty that keeps losing its replica.
     pub respawn: BackoffConfig,
     /// Deadlines.
@@ -163,6 +167,7 @@ impl Config {
         let path = settings.health_path.clone();
         let health = fleet::health(settings.health.clone(), path, seconds)?;
         let outliers = fleet::outliers(&settings.outliers)?;
+        let overload = overload::overload(&settings.overload)?;
         let respawn = fleet::respawn(&settings.respawn)?;
         let spares = within("spares", settings.spares.unwrap_or(0), 0..=1_000)?;
         let timeouts = limits::timeouts(&settings.timeouts)?;
@@ -216,6 +221,7 @@ impl Config {
             spares,
             health,
             outliers,
+            overload,
             respawn,
             timeouts,
             limits,
@@ -251,6 +257,7 @@ impl Config {
             ("spares", self.spares != running.spares),
             ("[health]", self.health != running.health),
             ("[outliers]", self.outliers != running.outliers),
+            ("[overload]", self.overload != running.overload),
             ("[respawn]", self.respawn != running.respawn),
             ("timeouts.connect, drain, stop, pull", self.timeouts != timeouts),
             ("workers", self.workers != running.workers),

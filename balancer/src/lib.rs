@@ -11,7 +11,7 @@
 //! | [`state`] | what the threads share: the table, and the way to its one writer |
 //! | [`http1`] | HTTP/1.1 on the wire, read strictly. Pure |
 //! | [`proxy`] | the request path |
-//! | [`admin`] | `/rep`, `/add`, `/rm`, `/admin/*`, `/metrics` |
+//! | [`admin`] | `/rep`, `/add`, `/rm`, `/admin/*`, `/loadbalancer/*`, `/metrics` |
 //! | [`supervisor`] | the one writer: command, probe, listing → roster → plan → act → table |
 //! | [`prober`] | heartbeats |
 //! | [`runtime`] | where replicas run: processes, containers, listed addresses |

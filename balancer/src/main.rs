@@ -113,7 +113,8 @@ fn check(file: &std::path::Path) -> anyhow::Result<()> {
 }
 
 fn run(serve: Serve) -> anyhow::Result<()> {
-    let source = Source { file: serve.config, settings: serve.settings };
+    let settings = serve.settings.or_kept_names(|name| std::env::var(name).ok())?;
+    let source = Source { file: serve.config, settings };
     let mut config = source.load()?;
     telemetry::start(&config.log).context("'log_level' is wrong")?;
     if let Some(limit) = descriptors::raise() {

@@ -1,11 +1,13 @@
 //! What the threads share: the table, and the way to its one writer.
 
 pub mod history;
+pub mod stats;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
+use serde::Serialize;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::fleet::change::{Cause, Change, ChangeKind, Failed, Refused};
@@ -14,6 +16,7 @@ use crate::fleet::seat::Hostname;
 use crate::metrics::Metrics;
 use crate::routing::table::Table;
 use history::History;
+use stats::Stats;
 
 /// Changes that may wait for the supervisor: it takes each at once, so a full queue means that it
 /// is gone or overwhelmed, and the caller had better be told.
@@ -27,6 +30,7 @@ pub struct Shared {
     alarm: Notify,
     history: History,
     metrics: Arc<Metrics>,
+    stats: Stats,
     stopping: AtomicBool,
     stop_begins: Notify,
 }
@@ -50,6 +54,20 @@ pub enum Command {
         /// Told at once: it goes on by itself.
         reply: Reply<RollStatus>,
     },
+    /// To tell of one replica, and perhaps to switch it on or off before.
+    Node {
+        /// Which.
+        hostname: Hostname,
+        /// Whether it takes new requests from now on; as before where nothing is said.
+        enable: Option<bool>,
+        /// Told at once; nothing of one that there is not.
+        reply: Reply<Option<NodeStatus>>,
+    },
+    /// To list the replicas that can be switched on and off.
+    Nodes {
+        /// Told at once: those that take requests, or would if they were not switched off.
+        reply: Reply<Vec<String>>,
+    },
     /// To tell what there is.
     Status {
         /// Told at once.
@@ -59,6 +77,17 @@ pub enum Command {
 
 /// The way back for an answer.
 pub type Reply<T> = oneshot::Sender<Result<T, ChangeError>>;
+
+/// A replica as controllers see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub node: String,
+    /// Whether it takes new requests: nobody has switched it off.
+    pub enabled: bool,
+    /// Requests in flight at it.
+    pub queued_requests: usize,
+}
 
 /// The fleet as its supervisor sees it.
 #[derive(Debug)]
@@ -95,8 +124,9 @@ impl Shared {
         let table = ArcSwap::from_pointee(table);
         let (alarm, stop_begins) = (Notify::new(), Notify::new());
         let (history, stopping) = (History::new(), AtomicBool::new(false));
-        let metrics = Metrics::new();
-        let shared = Self { table, commands, alarm, history, metrics, stopping, stop_begins };
+        let (metrics, stats) = (Metrics::new(), Stats::new());
+        let shared =
+            Self { table, commands, alarm, history, metrics, stats, stopping, stop_begins };
         (Arc::new(shared), receiver)
     }
 
@@ -118,6 +148,11 @@ impl Shared {
     /// What is counted.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// What was counted when statistics were cleared.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
     }
 
     /// Something is wrong with a replica, and it has been noted there: the supervisor is to look.
@@ -175,6 +210,27 @@ impl Shared {
     /// When it is not there or overwhelmed.
     pub async fn status(&self) -> Result<SupervisorStatus, ChangeError> {
         self.ask(|reply| Command::Status { reply }).await
+    }
+
+    /// Asks the supervisor for one replica, and to switch it on or off before where `enable` says so.
+    /// `None` for one that there is not.
+    ///
+    /// # Errors
+    /// When it is not there or overwhelmed.
+    pub async fn node(
+        &self,
+        hostname: Hostname,
+        enable: Option<bool>,
+    ) -> Result<Option<NodeStatus>, ChangeError> {
+        self.ask(|reply| Command::Node { hostname, enable, reply }).await
+    }
+
+    /// Asks the supervisor which replicas take requests, or would if they were not switched off.
+    ///
+    /// # Errors
+    /// When it is not there or overwhelmed.
+    pub async fn nodes(&self) -> Result<Vec<String>, ChangeError> {
+        self.ask(|reply| Command::Nodes { reply }).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, ChangeError> {

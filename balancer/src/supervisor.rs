@@ -2,6 +2,7 @@
 //! publish the table`.
 
 mod handles;
+mod relief;
 mod tasks;
 
 use std::collections::HashMap;
@@ -29,6 +30,7 @@ use crate::runtime::{Mark, Runtime, RuntimeError};
 use crate::state::{ChangeError, Command, Reply, Shared, SupervisorStatus};
 use crate::telemetry::chain;
 use handles::Handles;
+use relief::Relief;
 use tasks::{Listing, Outcome, Tasks};
 
 /// Probes that may wait: each is taken at once, and a sender that finds it full waits.
@@ -55,6 +57,7 @@ pub struct Supervisor<R> {
     replies: HashMap<ChangeId, Reply<Vec<Hostname>>>,
     listing: Listing,
     published: Option<u64>,
+    relief: Option<Relief>,
     rng: StdRng,
 }
 
@@ -93,6 +96,7 @@ impl<R: Runtime> Supervisor<R> {
             replies: HashMap::new(),
             listing,
             published: None,
+            relief: config.overload.map(|relief| Relief::new(relief, Instant::now())),
             rng: StdRng::from_rng(&mut rand::rng()),
         })
     }
@@ -155,6 +159,7 @@ impl<R: Runtime> Supervisor<R> {
     fn settle(&mut self) -> Option<Instant> {
         loop {
             let (effects, wake) = self.roster.act(Instant::now(), &mut self.rng);
+            let wake = [wake, self.relieve()].into_iter().flatten().min();
             let finished = self.roster.finished();
             for event in self.roster.events() {
                 log(&event);
@@ -230,6 +235,13 @@ impl<R: Runtime> Supervisor<R> {
                 let begun = self.roster.roll(request, Instant::now()).map_err(ChangeError::from);
                 let status = |_generation| self.roster.roll_status().ok_or(ChangeError::Busy);
                 answer(reply, begun.and_then(status));
+            }
+            Command::Node { hostname, enable, reply } => {
+                answer(reply, Ok(self.node(&hostname, enable)));
+            }
+            Command::Nodes { reply } => {
+                let nodes = self.roster.nodes();
+                answer(reply, Ok(nodes.into_iter().map(ToString::to_string).collect()));
             }
             Command::Status { reply } => {
                 let in_flight = |hostname: &Hostname| self.handles.in_flight(hostname);
@@ -380,7 +392,7 @@ fn log(event: &Event) {
     let hostname = subject.map(|subject| subject.hostname.as_str());
     let seat = subject.map(|subject| tracing::field::display(subject.place));
     let reason = event.what.reason();
-    let message = event.what.message();
+    let message = event.message();
     if event.what.is_bad() {
         warn!(hostname, seat, reason, "{message}");
     } else {

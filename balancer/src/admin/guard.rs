@@ -20,6 +20,12 @@ pub enum Denied {
     /// It has no token, or a wrong one.
     #[error("this call needs the header 'Authorization: Bearer TOKEN' with the admin token")]
     Token,
+    /// A page of another site may have sent it.
+    #[error(
+        "a call that changes something is not taken from a page of another site: send it without \
+         'Origin', and with no 'Content-Type' but application/json"
+    )]
+    Foreign,
     /// It names what replicas run, and anybody could.
     #[error(
         "'image' and 'command' are taken only from whoever has the admin token: set \
@@ -33,7 +39,7 @@ impl Denied {
     /// What it is in HTTP.
     pub fn status(&self) -> StatusCode {
         match self {
-            Denied::Host(_) | Denied::Programs => StatusCode::FORBIDDEN,
+            Denied::Host(_) | Denied::Programs | Denied::Foreign => StatusCode::FORBIDDEN,
             Denied::Token => StatusCode::UNAUTHORIZED,
         }
     }
@@ -76,6 +82,27 @@ pub fn may_change(request: &HttpRequest, config: &AdminConfig) -> Result<(), Den
         }
         Some(_) | None => Err(Denied::Token),
     }
+}
+
+/// Whether a call that changes something and has no JSON body, which a page of another site could
+/// not send, comes from no such page. Browsers send `Origin` with every such call (Fetch Standard
+/// 3.1), and a form's `Content-Type` with a form.
+///
+/// # Errors
+/// [`Denied::Foreign`].
+pub fn may_come_without_json(request: &HttpRequest) -> Result<(), Denied> {
+    let field = |name| request.headers().get(name).map(|value| value.as_bytes());
+    let host = field(header::HOST).unwrap_or_default();
+    let own = |origin: &[u8]| {
+        [&b"http://"[..], b"https://"]
+            .iter()
+            .any(|scheme| origin.strip_prefix(*scheme) == Some(host))
+    };
+    let kind = field(header::CONTENT_TYPE).map(|kind| kind.split(|c| *c == b';').next());
+    let json = kind.is_none_or(|kind| {
+        kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"application/json"))
+    });
+    if json && field(header::ORIGIN).is_none_or(own) { Ok(()) } else { Err(Denied::Foreign) }
 }
 
 /// Whether a call that may change the fleet may also say what it runs: whoever may can run what
@@ -123,6 +150,28 @@ mod tests {
             "Balancer:1",
         ] {
             assert_eq!(called_by(host, &config), Ok(()), "{host}");
+        }
+    }
+
+    #[test]
+    fn what_changes_something_without_a_body_comes_from_no_foreign_page() {
+        let call = |fields: &[(&'static str, &'static str)]| {
+            let mut request = TestRequest::post().insert_header(("Host", "127.0.0.1:5000"));
+            for field in fields {
+                request = request.insert_header(*field);
+            }
+            may_come_without_json(&request.to_http_request())
+        };
+        assert_eq!(call(&[]), Ok(()));
+        assert_eq!(call(&[("Content-Type", "application/json; charset=utf-8")]), Ok(()));
+        assert_eq!(call(&[("Origin", "http://127.0.0.1:5000")]), Ok(()));
+        for fields in [
+            [("Origin", "http://evil.example")],
+            [("Origin", "null")],
+            [("Content-Type", "application/x-www-form-urlencoded")],
+            [("Content-Type", "text/plain")],
+        ] {
+            assert_eq!(call(&fields), Err(Denied::Foreign), "{fields:?}");
         }
     }
 

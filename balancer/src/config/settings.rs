@@ -4,6 +4,7 @@ mod fleet;
 mod forwarding;
 mod limits;
 mod listen;
+mod overload;
 mod placement;
 mod route;
 
@@ -19,6 +20,7 @@ pub use fleet::{HealthSettings, OutlierSettings, RespawnSettings};
 pub use forwarding::{ForwardedSettings, RetrySettings};
 pub use limits::{LimitSettings, TimeoutSettings};
 pub use listen::{AdminSettings, TlsSettings};
+pub use overload::{OverloadSettings, level};
 pub use placement::{ClassicHashKind, ClassicSettings, PlacementKind, ProbingKind, RingSettings};
 pub use route::{
     BackoffSettings, HedgeSettings, RouteRetry, RouteSettings, RouteTimeouts, SendKind,
@@ -176,6 +178,10 @@ pub struct Settings {
     #[command(flatten)]
     pub outliers: OutlierSettings,
 
+    /// `[overload]`
+    #[command(flatten)]
+    pub overload: OverloadSettings,
+
     /// `[respawn]`
     #[command(flatten)]
     pub respawn: RespawnSettings,
@@ -290,7 +296,7 @@ impl Settings {
             listen, runtime, replicas, max_replicas, spares, servers, servers_file, command, env, image,
             network, port, memory, cpus, pids, pull, pool, keep_replicas, placement, policy, key,
             health_path, workers, log_format, access_log, log_level;
-            ring, classic, health, outliers, respawn, timeouts, limits, retry, forwarded, tls,
+            ring, classic, health, outliers, overload, respawn, timeouts, limits, retry, forwarded, tls,
             admin, compat;
             route
         )

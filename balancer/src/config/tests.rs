@@ -18,7 +18,7 @@ fn flagged(arguments: &[&str]) -> Result<Config, String> {
 }
 
 /// Each table, and how the flags of its keys begin.
-const TABLES: [(&str, &str); 12] = [
+const TABLES: [(&str, &str); 13] = [
     ("ring", "ring"),
     ("classic", "classic"),
     ("health", "health"),
@@ -29,6 +29,7 @@ const TABLES: [(&str, &str); 12] = [
     ("tls", "tls"),
     ("admin", "admin"),
     ("outliers", "outliers"),
+    ("overload", "overload"),
     ("respawn", "respawn"),
     ("compat", "compat"),
 ];
@@ -466,4 +467,68 @@ fn what_changes_while_it_runs_takes_effect_or_is_told() {
     let (config, stays) = checked(text).unwrap().after(running());
     assert_eq!(stays, [""; 0]);
     assert_eq!(format!("{config:?}"), format!("{:?}", checked(text).unwrap()));
+}
+
+#[test]
+fn the_overload_controller_is_on_where_anything_is_said_of_it() {
+    assert_eq!(checked("").unwrap().overload, None);
+    let relief = checked("[overload]\ncapacity = 100").unwrap().overload.unwrap();
+    assert_eq!(relief.interval, Duration::from_secs(10));
+    let decide = relief.decide;
+    assert_eq!((decide.min_ready, decide.capacity), (2, 100));
+    assert_eq!((decide.max_load, decide.resume_load), (0.75, 0.75));
+    assert_eq!(checked("[overload]\ncapacity = 100\nenabled = false").unwrap().overload, None);
+    assert!(flagged(&["--overload-enabled"]).unwrap().overload.is_some());
+    for (text, complaint) in [
+        ("min_ready = 0", "'overload.min_ready' must be 1 to 1000000, not 0"),
+        ("capacity = 0", "'overload.capacity' must be 1 to 1000000000, not 0"),
+        ("max_load = 1.5", "'overload.max_load' must be 0 to 1, not 1.5"),
+        ("max_load = nan", "'overload.max_load' must be 0 to 1, not NaN"),
+        (
+            "max_load = 0.5\nresume_load = 0.6",
+            "'overload.resume_load' must be 0 to 0.5 ('overload.max_load'), not 0.6",
+        ),
+        ("interval = \"0s\"", "'overload.interval' must be 1ms to 24h, not 0s"),
+    ] {
+        assert_eq!(checked(&format!("[overload]\n{text}")).unwrap_err(), complaint);
+    }
+}
+
+#[test]
+fn the_names_that_controllers_have_are_kept() {
+    let with = |settings: Settings, variables: &[(&str, &str)]| {
+        let variables: std::collections::BTreeMap<_, _> = variables.iter().copied().collect();
+        let settings = settings.or_kept_names(|name| variables.get(name).map(ToString::to_string));
+        settings.and_then(Config::check).map_err(|error| error.to_string())
+    };
+    let variables = [
+        ("MIN_NUMBER_OF_SERVERS", "3"),
+        ("MAX_ACCEPTABLE_LOAD", "0.5"),
+        ("UPDATE_INTERVAL", "7"),
+        ("LOG_LEVEL", "WARNING"),
+    ];
+    let config = with(Settings::default(), &variables).unwrap();
+    let relief = config.overload.unwrap();
+    assert_eq!((relief.decide.min_ready, relief.decide.max_load), (3, 0.5));
+    assert_eq!((relief.interval, config.log.filter.as_str()), (Duration::from_secs(7), "warn"));
+    // The balancer's own names win; an empty variable says nothing.
+    let mut settings = Settings::default();
+    settings.overload.min_ready = Some(4);
+    let config = with(settings, &variables[..1]).unwrap();
+    assert_eq!(config.overload.unwrap().decide.min_ready, 4);
+    assert_eq!(with(Settings::default(), &[("UPDATE_INTERVAL", "")]).unwrap().overload, None);
+    for (name, value, complaint) in [
+        (
+            "MIN_NUMBER_OF_SERVERS",
+            "two",
+            "'MIN_NUMBER_OF_SERVERS' must be a whole number, not \"two\"",
+        ),
+        ("MAX_ACCEPTABLE_LOAD", "75%", "'MAX_ACCEPTABLE_LOAD' must be 0 to 1, not \"75%\""),
+        ("UPDATE_INTERVAL", "soon", "'UPDATE_INTERVAL' is wrong: \"soon\" is no duration"),
+        ("UPDATE_INTERVAL", "-1", "'UPDATE_INTERVAL' is wrong: \"-1\" is no duration"),
+        ("LOG_LEVEL", "loud", "'LOG_LEVEL' is wrong: \"loud\" is no level: TRACE, DEBUG"),
+    ] {
+        let told = with(Settings::default(), &[(name, value)]).unwrap_err();
+        assert!(told.starts_with(complaint), "{told}");
+    }
 }

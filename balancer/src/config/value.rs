@@ -55,6 +55,17 @@ impl FromStr for Span {
     }
 }
 
+impl Span {
+    /// The same, where a number alone is seconds.
+    ///
+    /// # Errors
+    /// What it must be.
+    pub fn or_seconds(text: &str) -> Result<Self, String> {
+        let seconds = text.parse::<f64>().ok().and_then(|it| Duration::try_from_secs_f64(it).ok());
+        seconds.map_or_else(|| text.parse(), |seconds| Ok(Self(seconds)))
+    }
+}
+
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         humantime::format_duration(self.0).fmt(f)

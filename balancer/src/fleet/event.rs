@@ -1,8 +1,11 @@
 //! What happens to a fleet: every transition, told once, with its reason.
 
+use std::borrow::Cow;
+
 use super::change::{Cause, Death, chain};
 use super::health::Ejection;
 use super::observed::Place;
+use super::overload::Action;
 use super::plan::Why;
 use super::seat::{Hostname, Seat};
 
@@ -31,6 +34,15 @@ pub enum StartFailed {
     NameTaken,
     /// Anything else.
     Other(Cause),
+}
+
+/// A replica that is switched on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switched {
+    /// Requests in flight at it.
+    pub queued: usize,
+    /// It was, or is, switched off for these, not by a caller of the API.
+    pub by_controller: bool,
 }
 
 /// What happened.
@@ -66,6 +78,10 @@ pub enum What {
     Removed,
     /// It could not be removed.
     RemoveFailed(Cause),
+    /// It takes no new requests until it is switched on.
+    Disabled(Switched),
+    /// It is switched on again.
+    Enabled(Switched),
     /// So many replicas look bad at once that they are believed to be good.
     Panic {
         /// How many look bad.
@@ -103,11 +119,27 @@ pub enum What {
     EngineBack,
 }
 
+// === impl Event ===
+
+impl Event {
+    /// The line that is logged.
+    pub fn message(&self) -> Cow<'static, str> {
+        if let Some(Subject { hostname: node, .. }) = &self.subject
+            && let What::Disabled(switched) | What::Enabled(switched) = self.what
+        {
+            // As controllers print it.
+            let enable = matches!(self.what, What::Enabled(_));
+            return Cow::Owned(Action { node, enable, queued: switched.queued }.to_string());
+        }
+        Cow::Borrowed(self.what.message())
+    }
+}
+
 // === impl What ===
 
 impl What {
     /// Every [`name`](Self::name) there is.
-    pub const NAMES: [&str; 22] = [
+    pub const NAMES: [&str; 24] = [
         "starting",
         "adopted",
         "ready",
@@ -122,6 +154,8 @@ impl What {
         "mark-failed",
         "removed",
         "remove-failed",
+        "disabled",
+        "enabled",
         "panic",
         "panic-over",
         "roll-begun",
@@ -150,6 +184,8 @@ impl What {
             What::MarkFailed(_) => "mark-failed",
             What::Removed => "removed",
             What::RemoveFailed(_) => "remove-failed",
+            What::Disabled(_) => "disabled",
+            What::Enabled(_) => "enabled",
             What::Panic { .. } => "panic",
             What::PanicOver => "panic-over",
             What::RollBegun { .. } => "roll-begun",
@@ -179,6 +215,8 @@ impl What {
             What::MarkFailed(_) => "replica's mark could not be written down",
             What::Removed => "replica is removed",
             What::RemoveFailed(_) => "replica could not be removed",
+            What::Disabled(_) => "replica takes no new requests",
+            What::Enabled(_) => "replica takes requests again",
             What::Panic { .. } => "most replicas look bad: the probe is taken to be wrong",
             What::PanicOver => "most replicas look good again",
             What::RollBegun { .. } => "rolling update begins",
@@ -201,6 +239,8 @@ impl What {
             What::Seated(_)
             | What::MarkFailed(_)
             | What::RemoveFailed(_)
+            | What::Disabled(_)
+            | What::Enabled(_)
             | What::Panic { .. }
             | What::PanicOver
             | What::RollBegun { .. }
@@ -225,6 +265,15 @@ impl What {
             | What::EngineLost(cause) => Some(chain(cause.as_ref())),
             What::Seated(seat) => Some(format!("a spare takes seat {seat}")),
             What::Draining(why) => Some(why.to_string()),
+            What::Disabled(Switched { queued, by_controller: true }) => {
+                Some(format!("overloaded: {queued} queued requests"))
+            }
+            What::Enabled(Switched { queued, by_controller: true }) => {
+                Some(format!("no longer overloaded, or needed: {queued} queued requests"))
+            }
+            What::Disabled(Switched { queued, .. }) | What::Enabled(Switched { queued, .. }) => {
+                Some(format!("asked for: {queued} queued requests"))
+            }
             What::Panic { bad, all } => Some(format!(
                 "{bad} of {all} replicas that run look bad at once: all of them are routed to, \
                  and none is replaced"
@@ -267,6 +316,8 @@ impl What {
             | What::Draining(_)
             | What::LeftElsewhere
             | What::Removed
+            | What::Disabled(_)
+            | What::Enabled(_)
             | What::PanicOver
             | What::RollBegun { .. }
             | What::RollDone { .. }
@@ -299,6 +350,8 @@ mod tests {
             What::MarkFailed(cause()),
             What::Removed,
             What::RemoveFailed(cause()),
+            What::Disabled(Switched { queued: 0, by_controller: true }),
+            What::Enabled(Switched { queued: 0, by_controller: true }),
             What::Panic { bad: 1, all: 1 },
             What::PanicOver,
             What::RollBegun { generation },

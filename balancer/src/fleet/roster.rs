@@ -9,6 +9,7 @@ mod changes;
 mod listed;
 mod listing;
 mod observe;
+mod overload;
 mod record;
 mod roll;
 mod status;
@@ -273,8 +274,15 @@ impl Roster {
         self.records.get(hostname).is_some_and(|record| record.standing == frozen)
     }
 
-    /// The replicas that take requests, one a member: of two on one seat the one that is to stay.
+    /// The replicas that take requests, one a member.
     pub fn serving(&self) -> impl Iterator<Item = &Hostname> {
+        let enabled = self.fit_to_serve().filter(|(_, record)| record.is_enabled());
+        enabled.map(|(hostname, _)| hostname)
+    }
+
+    /// The replicas that take requests unless they are switched off, one a member: of two on one
+    /// seat the one that is to stay.
+    fn fit_to_serve(&self) -> impl Iterator<Item = (&Hostname, &Record)> {
         let mut serving: BTreeMap<MemberId, (&Hostname, &Record)> = BTreeMap::new();
         for (hostname, record) in self.records.iter().filter(|(_, record)| self.may_serve(record)) {
             let Some(member) = record.place.member().filter(|member| self.is_on_ring(*member))
@@ -287,7 +295,7 @@ impl Roster {
                 serving.insert(member, (hostname, record));
             }
         }
-        serving.into_values().map(|(hostname, _)| hostname)
+        serving.into_values()
     }
 
     /// Whether the runtime has no doubt that most replicas run, but their probes or answers look

@@ -45,6 +45,7 @@ impl Own {
     pub fn has(path: &[u8]) -> bool {
         matches!(path, b"/rep" | b"/add" | b"/rm" | b"/metrics" | b"/admin")
             || path.starts_with(b"/admin/")
+            || path.starts_with(b"/loadbalancer/")
     }
 
     /// Answers a request whose body is `body`.

@@ -17,6 +17,7 @@ mod heal;
 mod listed;
 mod load;
 mod metrics;
+mod overload;
 mod routes;
 mod support;
 mod tls;

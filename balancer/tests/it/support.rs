@@ -112,6 +112,11 @@ impl Balancer {
         log.iter().filter(|event| event.fields["message"] == message).cloned().collect()
     }
 
+    /// All lines of its log, in order.
+    pub(crate) fn log(&self) -> Vec<Event> {
+        self.log.lock().unwrap().clone()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

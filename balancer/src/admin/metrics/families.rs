@@ -135,7 +135,7 @@ fn fans(routes: &[(String, RouteSum)], replicas: &[ReplicaSum]) -> [Family; 4] {
 }
 
 /// What the supervisor does not say is told by the table, as far as that knows it.
-fn fleet(table: &Table, status: Option<&SupervisorStatus>) -> [Family; 5] {
+fn fleet(table: &Table, status: Option<&SupervisorStatus>) -> [Family; 6] {
     let known = status.map(|status| &status.fleet);
     let desired = known.map_or(table.placement().members().len(), |fleet| fleet.desired);
     let ready = known.map_or(table.ready_count(), |fleet| fleet.ready);
@@ -149,6 +149,10 @@ fn fleet(table: &Table, status: Option<&SupervisorStatus>) -> [Family; 5] {
     for (hostname, count) in in_flight {
         by_replica.push(&[("replica", hostname)], count);
     }
+    let mut enabled = Family::gauge(
+        "balancer_replica_enabled",
+        "Whether a replica takes requests while it is ready: 0 for one out of rotation.",
+    );
     let mut spares =
         Family::gauge("balancer_fleet_spares", "Replicas without a seat that could take one now.");
     let mut engine = Family::gauge(
@@ -156,6 +160,9 @@ fn fleet(table: &Table, status: Option<&SupervisorStatus>) -> [Family; 5] {
         "Whether what runs the replicas answers: 1, or 0 while the last table stays.",
     );
     if let Some(status) = status {
+        for replica in &status.fleet.replicas {
+            enabled.push(&[("replica", &replica.hostname)], u64::from(replica.enabled));
+        }
         spares.push(&[], status.fleet.spares.ready);
         engine.push(&[], u64::from(status.engine_error.is_none()));
     }
@@ -165,6 +172,7 @@ fn fleet(table: &Table, status: Option<&SupervisorStatus>) -> [Family; 5] {
         Family::gauge("balancer_fleet_ready", "Replicas that take requests.").with(&[], ready),
         spares,
         by_replica,
+        enabled,
         engine,
     ]
 }
@@ -276,7 +284,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|told| told == line), "{line}: {text}");
         }
-        for unknown in ["balancer_fleet_spares", "balancer_engine_up"] {
+        for unknown in ["balancer_fleet_spares", "balancer_engine_up", "balancer_replica_enabled"] {
             assert!(!text.contains(unknown), "{unknown}: {text}");
         }
     }

@@ -158,10 +158,12 @@ impl Roster {
         };
         let serving = || self.records.values().filter(serves);
         let out = serving().filter(|record| record.health.returns_at(now).is_some()).count();
-        let ready = serving().filter(|record| record.is_ready()).count();
+        let ready = serving().filter(|record| record.is_ready() && record.is_enabled()).count();
         let allowed = (outliers.max_share * serving().count() as f64).floor().max(1.0);
         let Some(record) = self.records.get_mut(hostname) else { return };
-        if !record.is_ready() || ready < 2 || (out + 1) as f64 > allowed {
+        // One that is switched off serves nobody, so that the last one that does stays.
+        let spared = ready < if record.is_enabled() { 2 } else { 1 };
+        if !record.is_ready() || spared || (out + 1) as f64 > allowed {
             return;
         }
         record.health.eject(&outliers, now);

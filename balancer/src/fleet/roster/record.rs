@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::overload::Off;
 use super::{ChangeId, Tick};
 use crate::fleet::change::{Cause, Death};
 use crate::fleet::health::{Health, HealthTrack};
@@ -51,6 +52,8 @@ pub(super) struct Record {
     pub(super) leaves: Option<Leave>,
     /// It is listed by an `/add` that is not through.
     pub(super) change: Option<ChangeId>,
+    /// It takes no new requests.
+    pub(super) off: Option<Off>,
 }
 
 /// When a replica leaves that is listed no more.
@@ -88,6 +91,7 @@ impl Record {
             remove_error: None,
             leaves: None,
             change: None,
+            off: None,
         }
     }
 
@@ -110,6 +114,10 @@ impl Record {
 
     pub(super) fn is_ready(&self) -> bool {
         self.phase == Phase::Up && self.standing == Health::Ready
+    }
+
+    pub(super) fn is_enabled(&self) -> bool {
+        self.off.is_none()
     }
 
     pub(super) fn runs(&self) -> bool {

@@ -40,6 +40,8 @@ pub struct ReplicaStatus {
     pub seat: Option<u32>,
     /// `starting`, `ready`, `ejected`, `draining` or `dead`.
     pub state: &'static str,
+    /// Whether it takes new requests while it is ready: nobody has switched it off.
+    pub enabled: bool,
     /// Why it is ejected, or how it ended.
     pub reason: Option<String>,
     /// Where it listens.
@@ -105,6 +107,7 @@ impl Roster {
             hostname: hostname.to_string(),
             seat: record.seat().map(super::Seat::get),
             state: state(record),
+            enabled: record.is_enabled(),
             reason: reason(record),
             address: record.address,
             generation: record.release.generation,

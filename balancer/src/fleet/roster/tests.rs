@@ -2,6 +2,7 @@
 
 mod heal;
 mod listed;
+mod overload;
 mod roll;
 mod walk;
 mod world;

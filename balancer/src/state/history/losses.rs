@@ -47,6 +47,8 @@ impl Losses {
             | What::MarkFailed(_)
             | What::Removed
             | What::RemoveFailed(_)
+            | What::Disabled(_)
+            | What::Enabled(_)
             | What::Panic { .. }
             | What::PanicOver
             | What::RollBegun { .. }
