@@ -36,7 +36,7 @@ pub use fleet::HealthConfig;
 pub use forwarding::{ForwardedConfig, RetryConfig};
 pub use limits::{Limits, Timeouts};
 pub use listen::{AdminConfig, TlsConfig, Token};
-pub use overload::ReliefConfig;
+pub use overload::{AdmissionConfig, ReliefConfig};
 pub use route::{DEFAULT_ROUTE, FanConfig, HedgeAfter, HedgeConfig, NO_ROUTE, RouteConfig, Send};
 pub use runtime::{DockerConfig, RuntimeConfig};
 pub use servers::{ServersConfig, ServersError, ServersFile};
@@ -72,6 +72,8 @@ pub struct Config {
     pub outliers: OutlierConfig,
     /// The overload controller, if there is one.
     pub overload: Option<ReliefConfig>,
+    /// How many requests may be in flight, if that is limited.
+    pub admission: Option<AdmissionConfig>,
     /// How long a seat stays empty that keeps losing its replica.
     pub respawn: BackoffConfig,
     /// Deadlines.
@@ -167,6 +169,8 @@ impl Config {
         let path = settings.health_path.clone();
         let health = fleet::health(settings.health.clone(), path, seconds)?;
         let outliers = fleet::outliers(&settings.outliers)?;
+        let balance_factor = overload::factor("balance_factor", settings.balance_factor)?;
+        let admission = overload::admission(&settings.admission)?;
         let overload = overload::overload(&settings.overload)?;
         let respawn = fleet::respawn(&settings.respawn)?;
         let spares = within("spares", settings.spares.unwrap_or(0), 0..=1_000)?;
@@ -199,7 +203,10 @@ impl Config {
         let workers = settings.workers.map_or_else(cores, Into::into);
         let policy = settings.policy.map_or(Policy::default(), route::policy);
         let key = key.map_err(|bad| must("key", format!("is wrong: {bad}")))?;
-        let defaults = route::Defaults { policy, key: &key, timeouts, retry };
+        if balance_factor.is_some() && policy != Policy::Hash {
+            return Err(must("balance_factor", "needs policy = \"hash\""));
+        }
+        let defaults = route::Defaults { policy, balance_factor, key: &key, timeouts, retry };
         let routes = route::routes(std::mem::take(&mut settings.route), defaults)?;
         let runtime = runtime::runtime(settings, &timeouts, placement.capacity())?;
         if keep_replicas && !matches!(runtime, RuntimeConfig::Docker(_)) {
@@ -222,6 +229,7 @@ impl Config {
             health,
             outliers,
             overload,
+            admission,
             respawn,
             timeouts,
             limits,
@@ -267,6 +275,7 @@ impl Config {
             routes: self.routes,
             timeouts,
             limits: self.limits,
+            admission: self.admission,
             retry: self.retry,
             forwarded: self.forwarded,
             unknown_path: self.unknown_path,

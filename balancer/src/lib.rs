@@ -116,13 +116,13 @@ pub async fn run<R: Runtime>(
 ) -> Result<(), RunError> {
     let certificates = config.tls.clone().map(Certificates::load).transpose()?;
     let placement = Placement::build(&config.placement, &[]).expect("nothing fits anywhere");
-    let table = Table::new(Arc::new(placement), [], Vec::new());
+    let table = Table::new(&Arc::default(), Arc::new(placement), [], Vec::new(), Vec::new());
     let (shared, commands) = Shared::new(table);
     let supervisor = Supervisor::boot(&config, runtime, Arc::clone(&shared)).await?;
 
     let traffic = listeners.traffic.local_addr()?;
     let admin_address = listeners.admin.as_ref().map(TcpListener::local_addr).transpose()?;
-    let common = Common::new(&config);
+    let common = Common::new(&config, Arc::clone(shared.pool()));
     let serve = |listener, tls| {
         let with_admin = admin_address.is_none();
         serve_traffic(&config, listener, &shared, &common, tls, with_admin)

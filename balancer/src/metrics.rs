@@ -38,6 +38,8 @@ pub struct Metrics {
     routes: Mutex<BTreeMap<String, Arc<RouteMetrics>>>,
     connections: AtomicUsize,
     accepted: AtomicU64,
+    /// Requests that found no place in the line, and those that waited in vain.
+    turned_away: [AtomicU64; 2],
     shares: Mutex<(Weak<Placement>, Arc<[f64]>)>,
 }
 
@@ -68,6 +70,7 @@ impl Metrics {
             routes: Mutex::default(),
             connections: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
+            turned_away: Default::default(),
             shares: Mutex::new((Weak::new(), Arc::default())),
         })
     }
@@ -90,6 +93,16 @@ impl Metrics {
     /// Connections of clients: now, and since the start.
     pub fn connections(&self) -> (usize, u64) {
         (self.connections.load(Ordering::Relaxed), self.accepted.load(Ordering::Relaxed))
+    }
+
+    /// Counts a request that was not let in: at once, or after it `waited`.
+    pub fn turned_away(&self, waited: bool) {
+        self.turned_away[usize::from(waited)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that were not let in: at once, and after they had waited.
+    pub fn all_turned_away(&self) -> [u64; 2] {
+        self.turned_away.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 
     /// How long the balancer has been up.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`session`] | a client's connection: its requests, one after another |
 //! | [`exchange`] | one request: choose, send, relay; what is done when a step fails |
+//! | `admission` | which replica takes a request, and whether it has room; the line before it |
 //! | [`hedge`], [`late`] | one request at a second replica where the first is late |
 //! | [`fan`] | one request at several replicas: at all of them, or for the first success |
 //! | [`rules`] | what is done with which requests: the configuration as it is now |
@@ -16,6 +17,7 @@
 //! | [`wire`] | bytes in and out of one connection |
 //! | [`timer`], [`clock`], [`gate`], [`peer`], [`error`] | deadlines, dates, limits, clients, failures |
 
+mod admission;
 pub mod clock;
 pub mod error;
 pub mod exchange;
@@ -54,8 +56,8 @@ use tracing::debug;
 use crate::config::{Config, Limits, Timeouts};
 use crate::metrics::Shards;
 use crate::routing::key::RequestView;
-use crate::routing::policy::{Pick, Policy};
-use crate::routing::table::{Replica, ReplicaId, Table};
+use crate::routing::pool::Pool;
+use crate::routing::table::Replica;
 use crate::state::Shared;
 use clock::Clock;
 use error::Failure;
@@ -80,6 +82,7 @@ pub struct Common {
     live: ArcSwap<Live>,
     since: Instant,
     background: Background,
+    pool: Arc<Pool>,
 }
 
 /// What one worker thread has.
@@ -107,13 +110,14 @@ struct View<'a> {
 
 impl Common {
     /// As the configuration says.
-    pub fn new(config: &Config) -> Arc<Self> {
+    pub fn new(config: &Config, pool: Arc<Pool>) -> Arc<Self> {
         let limits = &config.limits;
         Arc::new(Self {
             gate: Gate::new(limits.connections, limits.connections_per_client),
             live: ArcSwap::from_pointee(Live::new(config.clone(), None, Duration::ZERO)),
             since: Instant::now(),
             background: Background::default(),
+            pool,
         })
     }
 
@@ -123,6 +127,8 @@ impl Common {
         self.gate.limit(connections, connections_per_client);
         let live = Live::new(config, Some(&self.live.load()), self.since.elapsed());
         self.live.store(Arc::new(live));
+        // Limits may be higher now.
+        self.pool.call_all();
     }
 
     /// Until no request is on its way to several replicas any more whose client has gone or has
@@ -235,22 +241,6 @@ impl Worker {
     /// The clock of budgets.
     fn now(&self) -> Duration {
         self.common.since.elapsed()
-    }
-
-    /// The replica that is asked next: none twice, and none that could not be connected to a
-    /// moment ago unless there is no other.
-    fn choose<'a>(
-        &self,
-        policy: Policy,
-        table: &'a Table,
-        pick: Pick<'_>,
-        tried: &[ReplicaId],
-    ) -> Option<&'a Arc<Replica>> {
-        let fresh = |replica: &Arc<Replica>| !tried.contains(&replica.id());
-        let good = |replica: &Arc<Replica>| fresh(replica) && !self.upstream.shuns(replica.id());
-        let mut rng = self.rng.borrow_mut();
-        let chosen = policy.choose(table, pick, &mut *rng, good);
-        chosen.or_else(|| policy.choose(table, pick, &mut *rng, fresh))
     }
 
     /// A new connection to a replica; whoever keeps the fleet is told where there is none.

@@ -1,10 +1,13 @@
 //! Where a request goes. Pure: no I/O, no clock, no global randomness; time and RNG are arguments.
 
+pub mod adaptive;
+pub mod bounded;
 pub mod budget;
 pub mod key;
 pub mod matching;
 pub mod placement;
 pub mod policy;
+pub mod pool;
 pub mod repeat;
 pub mod table;
 pub mod turns;

@@ -14,6 +14,7 @@ use crate::fleet::change::{Cause, Change, ChangeKind, Failed, Refused};
 use crate::fleet::roster::{FleetStatus, RollRequest, RollStatus};
 use crate::fleet::seat::Hostname;
 use crate::metrics::Metrics;
+use crate::routing::pool::Pool;
 use crate::routing::table::Table;
 use history::History;
 use stats::Stats;
@@ -26,6 +27,7 @@ const COMMANDS: usize = 1_024;
 #[derive(Debug)]
 pub struct Shared {
     table: ArcSwap<Table>,
+    pool: Arc<Pool>,
     commands: mpsc::Sender<Command>,
     alarm: Notify,
     history: History,
@@ -121,12 +123,13 @@ impl Shared {
     /// Shares `table`; the supervisor takes commands from the other end.
     pub fn new(table: Table) -> (Arc<Self>, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(COMMANDS);
+        let pool = Arc::clone(table.pool());
         let table = ArcSwap::from_pointee(table);
         let (alarm, stop_begins) = (Notify::new(), Notify::new());
         let (history, stopping) = (History::new(), AtomicBool::new(false));
         let (metrics, stats) = (Metrics::new(), Stats::new());
         let shared =
-            Self { table, commands, alarm, history, metrics, stats, stopping, stop_begins };
+            Self { table, pool, commands, alarm, history, metrics, stats, stopping, stop_begins };
         (Arc::new(shared), receiver)
     }
 
@@ -138,6 +141,15 @@ impl Shared {
     /// Swaps the table: the supervisor's alone.
     pub fn publish(&self, table: Table) {
         self.table.store(Arc::new(table));
+        // Somebody may have come that has room.
+        if self.pool.waiting() > 0 {
+            self.pool.call_all();
+        }
+    }
+
+    /// What all replicas have together: the same for all tables.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
     }
 
     /// What has happened to the fleet.

@@ -76,7 +76,8 @@ impl<R: Runtime> Supervisor<R> {
         let (results, probes) = mpsc::channel(PROBES);
         let mut roster = Roster::new(config.fleet());
         roster.boot(runtime.list().await?, config.replicas, Instant::now());
-        let placement = Arc::clone(shared.table().placement());
+        let table = shared.table();
+        let (placement, pool) = (Arc::clone(table.placement()), Arc::clone(table.pool()));
         let listing = Listing::new(runtime.list_every(), Instant::now());
         let runtime = Rc::new(runtime);
         let (tasks, outcomes) = Tasks::new(Rc::clone(&runtime));
@@ -92,7 +93,7 @@ impl<R: Runtime> Supervisor<R> {
             probes,
             tasks,
             outcomes,
-            handles: Handles::new(Prober::new(config.health.clone(), results)),
+            handles: Handles::new(Prober::new(config.health.clone(), results), pool),
             replies: HashMap::new(),
             listing,
             published: None,

@@ -37,8 +37,13 @@ fn allocations_of_counting() -> u64 {
     let shard = Metrics::new().route("default").shard();
     let seat = Seat::new(1).expect("not 0");
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
-    let replica =
-        Replica::new(ReplicaId(1), Hostname::of_seat(seat), MemberId::Seat(seat), address);
+    let replica = Replica::new(
+        ReplicaId(1),
+        Hostname::of_seat(seat),
+        MemberId::Seat(seat),
+        address,
+        &Arc::default(),
+    );
     let replica = Arc::new(replica);
     let count = || {
         let tally = shard.begin(Instant::now());

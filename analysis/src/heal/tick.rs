@@ -15,6 +15,7 @@ use balancer::fleet::release::Release;
 use balancer::fleet::roster::Roster;
 use balancer::fleet::seat::{Hostname, Seat};
 use balancer::routing::placement::{Member, Placement};
+use balancer::routing::pool::Pool;
 use balancer::routing::table::{Replica, ReplicaId, Table};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -66,11 +67,13 @@ pub(super) fn measure() -> anyhow::Result<Tick> {
         roster.members().map(|(id, weight, _)| Member::new(id, weight)).collect();
     let placement = Placement::build(&config.placement, &members).context("a placement")?;
     let placement = Arc::new(placement);
+    let pool = Arc::<Pool>::default();
     let replicas: Vec<Arc<Replica>> = (0..)
         .zip(&members)
         .zip(&running)
         .map(|((id, member), (hostname, address))| {
-            Arc::new(Replica::new(ReplicaId(id), hostname.clone(), member.id, *address))
+            let (id, hostname) = (ReplicaId(id), hostname.clone());
+            Arc::new(Replica::new(id, hostname, member.id, *address, &pool))
         })
         .collect();
     let death = median(|at| {
@@ -80,7 +83,8 @@ pub(super) fn measure() -> anyhow::Result<Tick> {
         roster.listed(listing, roster.tick(), now, &mut rng);
         black_box(roster.act(now, &mut rng));
         let serving = replicas.iter().take(roster.serving().count()).cloned();
-        black_box(Table::new(Arc::clone(&placement), serving, roster.listing()));
+        let (placement, listing) = (Arc::clone(&placement), roster.listing());
+        black_box(Table::new(&pool, placement, serving, Vec::new(), listing));
         began.elapsed()
     });
 

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use super::check::{given_span, must, within};
 use super::forwarding::BODY_MOST;
+use super::overload;
 use super::settings::{
     BackoffSettings, HedgeSettings, PolicyKind, RouteRetry, RouteSettings, RouteTimeouts, SendKind,
 };
 use super::value::{Percent, Size, Span};
 use super::{ConfigError, RetryConfig, Timeouts};
+use crate::routing::bounded::Factor;
 use crate::routing::key::KeySource;
 use crate::routing::matching::Matching;
 use crate::routing::policy::Policy;
@@ -26,6 +28,8 @@ pub struct RouteConfig {
     pub matching: Matching,
     /// How one replica is chosen.
     pub policy: Policy,
+    /// How much more than its share a replica may have, with [`Policy::Hash`].
+    pub balance_factor: Option<Factor>,
     /// What its requests are placed by.
     pub key: KeySource,
     /// Whether a request without the cookie of its key gets one.
@@ -99,6 +103,7 @@ const NAME_MAX: usize = 64;
 #[derive(Clone, Copy)]
 pub(super) struct Defaults<'a> {
     pub(super) policy: Policy,
+    pub(super) balance_factor: Option<Factor>,
     pub(super) key: &'a KeySource,
     pub(super) timeouts: Timeouts,
     pub(super) retry: RetryConfig,
@@ -116,6 +121,7 @@ impl Defaults<'_> {
             name: DEFAULT_ROUTE.to_owned(),
             matching: Matching::default(),
             policy: self.policy,
+            balance_factor: self.balance_factor,
             key: self.key.clone(),
             issue: false,
             send: Send::One(None),
@@ -161,6 +167,11 @@ fn route(
 ) -> Result<RouteConfig, ConfigError> {
     let matching = matching(&settings, field)?;
     let policy = settings.policy.map_or(defaults.policy, policy);
+    let given = overload::factor(&format!("{}: balance_factor", field.0), settings.balance_factor)?;
+    if given.is_some() && policy != Policy::Hash {
+        return Err(field.must("balance_factor", "needs policy = \"hash\""));
+    }
+    let balance_factor = given.or(defaults.balance_factor).filter(|_| policy == Policy::Hash);
     let key = match &settings.key {
         Some(key) => field.parse::<KeySource>("key", key)?,
         None => defaults.key.clone(),
@@ -177,6 +188,7 @@ fn route(
         name,
         matching,
         policy,
+        balance_factor,
         key,
         issue,
         send,

@@ -1,5 +1,6 @@
 //! What the user typed: one struct for the file, the environment and the flags.
 
+mod admission;
 mod fleet;
 mod forwarding;
 mod limits;
@@ -16,6 +17,7 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use super::value::{CommandLine, Server, Size, Variable};
+pub use admission::AdmissionSettings;
 pub use fleet::{HealthSettings, OutlierSettings, RespawnSettings};
 pub use forwarding::{ForwardedSettings, RetrySettings};
 pub use limits::{LimitSettings, TimeoutSettings};
@@ -140,6 +142,11 @@ pub struct Settings {
     #[arg(long, env = "BALANCER_KEY")]
     pub key: Option<String>,
 
+    /// hash: a replica takes no request while it has this factor times its share of all that is in
+    /// flight; the next owner does. Above 1, such as 1.25 [default: off]
+    #[arg(long, env = "BALANCER_BALANCE_FACTOR", value_name = "NUMBER")]
+    pub balance_factor: Option<f64>,
+
     /// The path that probes ask for [default: /heartbeat]
     #[arg(long, env = "BALANCER_HEALTH_PATH", value_name = "PATH")]
     pub health_path: Option<String>,
@@ -181,6 +188,10 @@ pub struct Settings {
     /// `[overload]`
     #[command(flatten)]
     pub overload: OverloadSettings,
+
+    /// `[admission]`
+    #[command(flatten)]
+    pub admission: AdmissionSettings,
 
     /// `[respawn]`
     #[command(flatten)]
@@ -295,8 +306,9 @@ impl Settings {
             self, other;
             listen, runtime, replicas, max_replicas, spares, servers, servers_file, command, env, image,
             network, port, memory, cpus, pids, pull, pool, keep_replicas, placement, policy, key,
+            balance_factor,
             health_path, workers, log_format, access_log, log_level;
-            ring, classic, health, outliers, overload, respawn, timeouts, limits, retry, forwarded, tls,
+            ring, classic, health, outliers, overload, admission, respawn, timeouts, limits, retry, forwarded, tls,
             admin, compat;
             route
         )

@@ -18,7 +18,7 @@ fn flagged(arguments: &[&str]) -> Result<Config, String> {
 }
 
 /// Each table, and how the flags of its keys begin.
-const TABLES: [(&str, &str); 13] = [
+const TABLES: [(&str, &str); 14] = [
     ("ring", "ring"),
     ("classic", "classic"),
     ("health", "health"),
@@ -30,6 +30,7 @@ const TABLES: [(&str, &str); 13] = [
     ("admin", "admin"),
     ("outliers", "outliers"),
     ("overload", "overload"),
+    ("admission", "admission"),
     ("respawn", "respawn"),
     ("compat", "compat"),
 ];
@@ -531,4 +532,64 @@ fn the_names_that_controllers_have_are_kept() {
         let told = with(Settings::default(), &[(name, value)]).unwrap_err();
         assert!(told.starts_with(complaint), "{told}");
     }
+}
+
+#[test]
+fn admission_needs_a_limit_and_says_which_values_are_good() {
+    assert_eq!(checked("").unwrap().admission, None);
+    let admission = checked("[admission]\nper_replica = 3").unwrap().admission.unwrap();
+    assert_eq!((admission.per_replica, admission.in_flight), (3, usize::MAX));
+    assert_eq!((admission.queue, admission.wait), (1_024, Duration::from_secs(1)));
+    let adaptive = checked("[admission]\ntarget_latency = \"50ms\"").unwrap().admission.unwrap();
+    assert_eq!(adaptive.adaptive.unwrap().most, 1_000);
+    for (text, complaint) in [
+        (
+            "in_flight = 0",
+            "'admission.in_flight' must be at least 1, not 0; leave it out for no limit",
+        ),
+        (
+            "per_replica = 0",
+            "'admission.per_replica' must be at least 1, not 0; leave it out for no limit",
+        ),
+        (
+            "queue = 5",
+            "'admission.queue' needs a limit: 'admission.in_flight', 'per_replica' or 'target_latency'",
+        ),
+        ("in_flight = 1\nwait = \"0s\"", "'admission.wait' must be 1ms to 24h, not 0s"),
+    ] {
+        assert_eq!(checked(&format!("[admission]\n{text}")).unwrap_err(), complaint);
+    }
+}
+
+#[test]
+fn a_balance_factor_is_above_one_and_for_hash() {
+    let factor = |text: &str| {
+        let config = checked(text)?;
+        Ok(config
+            .routes
+            .iter()
+            .map(|route| route.balance_factor.map(|it| it.to_string()))
+            .collect())
+    };
+    let given = |factor: &str| Some(factor.to_owned());
+    assert_eq!(factor("balance_factor = 1.25"), Ok(vec![given("1.25")]));
+    let routes = "balance_factor = 1.5\n[[route]]\npaths = [\"/a\"]\nbalance_factor = 2.0\n\
+                  [[route]]\npaths = [\"/b\"]\npolicy = \"round-robin\"";
+    assert_eq!(factor(routes), Ok(vec![given("2"), None, given("1.5")]));
+    let refused = |text: &str| -> String {
+        let factors: Result<Vec<Option<String>>, String> = factor(text);
+        factors.unwrap_err()
+    };
+    assert_eq!(
+        refused("balance_factor = 1"),
+        "'balance_factor' must be above 1 and at most 1000, not 1"
+    );
+    assert_eq!(
+        refused("balance_factor = 1.2\npolicy = \"two-choices\""),
+        "'balance_factor' needs policy = \"hash\""
+    );
+    assert_eq!(
+        refused("[[route]]\nname = \"a\"\npolicy = \"least-requests\"\nbalance_factor = 2"),
+        "'route \"a\": balance_factor' needs policy = \"hash\""
+    );
 }

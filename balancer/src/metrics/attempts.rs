@@ -149,7 +149,8 @@ mod tests {
         let seat = Seat::new(1).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], 8_000 + u16::try_from(id).unwrap()));
         let hostname = Hostname::parse(name).unwrap();
-        Arc::new(Replica::new(ReplicaId(id), hostname, MemberId::Seat(seat), address))
+        let (id, seat) = (ReplicaId(id), MemberId::Seat(seat));
+        Arc::new(Replica::new(id, hostname, seat, address, &Arc::default()))
     }
 
     fn sums(replicas: &Replicas) -> Vec<(String, u64)> {

@@ -51,6 +51,9 @@ pub enum ProxyError {
     /// There are too many connections.
     #[error("too many connections")]
     Crowded,
+    /// No replica has room for it, and too many wait already, or it has waited too long.
+    #[error("too many requests are under way")]
+    Overloaded,
     /// Of those that it was sent to, not all succeeded, or none did.
     #[error("{} of the replicas failed", .0.len())]
     Unsent(Vec<Unsent>),
@@ -143,7 +146,7 @@ impl ProxyError {
     /// What it is in HTTP.
     pub fn status(&self) -> u16 {
         match self {
-            ProxyError::NoReplica | ProxyError::Crowded => 503,
+            ProxyError::NoReplica | ProxyError::Crowded | ProxyError::Overloaded => 503,
             ProxyError::Unreachable | ProxyError::Lost | ProxyError::Unsent(_) => 502,
             ProxyError::Late => 504,
             ProxyError::ClientLate => 408,
@@ -166,6 +169,7 @@ impl ProxyError {
             | ProxyError::Request(_)
             | ProxyError::Crowded => true,
             ProxyError::NoReplica
+            | ProxyError::Overloaded
             | ProxyError::Unreachable
             | ProxyError::Lost
             | ProxyError::Late

@@ -9,12 +9,13 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use smallvec::SmallVec;
 use tracing::debug;
 
+use super::admission::{InLine, Shut};
 use super::error::{Failure, ProxyError};
 use super::message::Asked;
 use super::rules::{Route, Rules};
@@ -31,7 +32,7 @@ use crate::http1::head::Head;
 use crate::metrics::Code;
 use crate::routing::key::{Key, KeySource, cookie};
 use crate::routing::policy::Pick;
-use crate::routing::table::{Replica, ReplicaId, Table};
+use crate::routing::table::{InFlight, Replica, ReplicaId, Table};
 pub use upload::Replay;
 use watch::Watch;
 
@@ -109,7 +110,13 @@ pub(super) struct Link {
 
 impl Exchange<'_> {
     /// Sends the request where its route says, and relays the answer.
-    pub async fn run(self) -> Outcome {
+    pub async fn run(mut self) -> Outcome {
+        if self.worker.admission().is_some() && !matches!(self.route.config.send, Send::One(_)) {
+            // To each of several it goes whatever is in flight there.
+            if let Err(outcome) = Box::pin(self.wait_for_all()).await {
+                return outcome;
+            }
+        }
         match (&self.route.config.send, &self.route.hedging) {
             (Send::One(_), Some(hedging)) if self.may_be_hedged() => {
                 Box::pin(hedge::run(self, hedging)).await
@@ -130,21 +137,39 @@ impl Exchange<'_> {
         let mut table = worker.shared.table();
         self.rules.deposit();
         let mut tried: SmallVec<[ReplicaId; 4]> = SmallVec::new();
+        let mut failed = false;
+        let (mut place, mut joins) = (InLine::default(), self.finds_a_line());
         loop {
-            let policy = self.route.config.policy;
-            let Some(replica) = worker.choose(policy, &table, pick, &tried) else {
-                return Outcome::Fail(ProxyError::NoReplica);
+            let entered = match std::mem::take(&mut joins) {
+                true => Err(Shut::Full),
+                false => self.enter(&table, pick, &mut tried),
             };
-            tried.push(replica.id());
+            let (replica, in_flight) = match entered {
+                Ok(entered) => entered,
+                Err(Shut::Nobody) => return Outcome::Fail(ProxyError::NoReplica),
+                Err(Shut::Left) => {
+                    table = worker.shared.table();
+                    continue;
+                }
+                // One that has failed does not wait for others.
+                Err(Shut::Full) if failed => return Outcome::Fail(ProxyError::Overloaded),
+                Err(Shut::Full) => match Box::pin(self.wait_for_room(&mut place)).await {
+                    Ok(()) => {
+                        table = worker.shared.table();
+                        continue;
+                    }
+                    Err(outcome) => return outcome,
+                },
+            };
+            place = InLine::default();
             self.trace(|trace| trace.asked(replica, tried.len()));
-            let Some(in_flight) = replica.enter() else {
-                // It left just now: the table of now says who has the key.
-                table = worker.shared.table();
-                continue;
-            };
+            let asked_at = worker.learns().then(Instant::now);
             let failure = match self.ask(replica).await {
                 Ok((link, head)) => {
                     self.trace(Trace::answered);
+                    if let Some(asked_at) = asked_at {
+                        worker.learn(replica, asked_at.elapsed());
+                    }
                     worker.note(replica, self.answer.status < 500);
                     self.route.metrics.attempt(replica, Code::of(self.answer.status));
                     return self.relay(link, head, replica, in_flight).await;
@@ -154,6 +179,9 @@ impl Exchange<'_> {
             if failure.blames_the_replica() {
                 worker.note(replica, false);
             }
+            if matches!(failure, Failure::Late) {
+                worker.learn(replica, Duration::MAX);
+            }
             self.route.metrics.attempt(replica, failure.code());
             let hostname = replica.hostname();
             debug!(%hostname, error = ?failure, tries = tried.len(), "replica failed");
@@ -162,7 +190,18 @@ impl Exchange<'_> {
                 return Outcome::Fail(error);
             }
             self.route.metrics.retry();
+            failed = true;
         }
+    }
+
+    /// The next replica, entered.
+    fn enter<'t>(
+        &self,
+        table: &'t Table,
+        pick: Pick<'_>,
+        tried: &mut SmallVec<[ReplicaId; 4]>,
+    ) -> Result<(&'t Arc<Replica>, InFlight), Shut> {
+        self.worker.enter(&self.route.config, table, pick, tried)
     }
 
     /// Notes something for the access log, where there is one.

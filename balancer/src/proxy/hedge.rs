@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 use actix_web::web::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use smallvec::SmallVec;
 use tokio::time::sleep;
 use tracing::debug;
 
 use super::Worker;
+use super::admission::{InLine, Shut};
 use super::error::{Failure, ProxyError};
 use super::exchange::{Exchange, Outcome};
 use super::fan::{Letter, Sent, relay_sent};
@@ -23,6 +25,9 @@ use crate::http1::Framing;
 use crate::metrics::Code;
 use crate::routing::policy::Pick;
 use crate::routing::table::{InFlight, Replica, ReplicaId};
+
+/// Those that were asked.
+type Tried = SmallVec<[ReplicaId; 4]>;
 
 /// A replica that is asked.
 type Entered = (Arc<Replica>, InFlight);
@@ -48,15 +53,32 @@ impl Exchange<'_> {
     }
 
     /// The next replica that is asked, entered.
-    fn enter_next(&self, pick: Pick<'_>, tried: &mut Vec<ReplicaId>) -> Option<Entered> {
+    fn enter_next(&self, pick: Pick<'_>, tried: &mut Tried) -> Result<Entered, Shut> {
         loop {
             let table = self.worker.shared.table();
-            let policy = self.route.config.policy;
-            let replica = self.worker.choose(policy, &table, pick, tried)?;
-            tried.push(replica.id());
-            // One that left just now is passed over.
-            if let Some(in_flight) = replica.enter() {
-                return Some((Arc::clone(replica), in_flight));
+            match self.worker.enter(&self.route.config, &table, pick, tried) {
+                Ok((replica, in_flight)) => return Ok((Arc::clone(replica), in_flight)),
+                // It is passed over.
+                Err(Shut::Left) => {}
+                Err(shut @ (Shut::Nobody | Shut::Full)) => return Err(shut),
+            }
+        }
+    }
+
+    /// The first one; where all are full, once there is room.
+    async fn enter_first(&mut self, pick: Pick<'_>, tried: &mut Tried) -> Result<Entered, Outcome> {
+        let (mut place, mut joins) = (InLine::default(), self.finds_a_line());
+        loop {
+            let entered = match std::mem::take(&mut joins) {
+                true => Err(Shut::Full),
+                false => self.enter_next(pick, tried),
+            };
+            match entered {
+                Ok(entered) => return Ok(entered),
+                Err(Shut::Full) => self.wait_for_room(&mut place).await?,
+                Err(Shut::Nobody | Shut::Left) => {
+                    return Err(Outcome::Fail(ProxyError::NoReplica));
+                }
             }
         }
     }
@@ -74,9 +96,10 @@ pub(super) async fn run(mut exchange: Exchange<'_>, hedging: &Hedging) -> Outcom
     let metrics = &exchange.route.metrics;
     let timeouts = &exchange.route.config.timeouts;
     let ask = |entered| ask(&letter, worker, rules, timeouts, entered);
-    let mut tried = Vec::new();
-    let Some(owner) = exchange.enter_next(pick, &mut tried) else {
-        return Outcome::Fail(ProxyError::NoReplica);
+    let mut tried = Tried::new();
+    let owner = match exchange.enter_first(pick, &mut tried).await {
+        Ok(owner) => owner,
+        Err(outcome) => return outcome,
     };
     let (mut asked, began) = (FuturesUnordered::new(), Instant::now());
     asked.push(ask(owner));
@@ -117,7 +140,7 @@ pub(super) async fn run(mut exchange: Exchange<'_>, hedging: &Hedging) -> Outcom
                 }
                 let table = worker.shared.table();
                 let next = match exchange.may_go_on(&failure, &replica, tried.len(), &table) {
-                    true => exchange.enter_next(pick, &mut tried),
+                    true => exchange.enter_next(pick, &mut tried).ok(),
                     false => None,
                 };
                 match next {
@@ -132,7 +155,7 @@ pub(super) async fn run(mut exchange: Exchange<'_>, hedging: &Hedging) -> Outcom
             Event::Late => {
                 is_late = true;
                 let second = match hedging.withdraw(worker.now()) {
-                    true => exchange.enter_next(pick, &mut tried),
+                    true => exchange.enter_next(pick, &mut tried).ok(),
                     false => None,
                 };
                 if let Some((replica, _)) = &second {

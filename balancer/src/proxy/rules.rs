@@ -11,7 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::late::Late;
-use crate::config::{Config, HedgeConfig, RouteConfig, Send, Timeouts};
+use crate::config::{AdmissionConfig, Config, HedgeConfig, RouteConfig, Send, Timeouts};
 use crate::http1::head::HeadLimits;
 use crate::metrics::{RouteShard, Shards};
 use crate::routing::budget::{Budget, BudgetConfig};
@@ -37,6 +37,8 @@ pub struct Rules {
     pub(super) body_limit: Option<u64>,
     /// Failures in a row that eject a replica; 0 for none.
     pub(super) outliers: u32,
+    /// How many requests may be in flight, if that is limited.
+    pub(super) admission: Option<AdmissionConfig>,
     share: RefCell<Budget>,
     pub(super) trust: Vec<IpNet>,
     pub(super) via: Option<String>,
@@ -108,6 +110,7 @@ impl Rules {
             limits: HeadLimits { bytes: limits.head, fields: limits.fields, target: limits.target },
             body_limit: limits.body,
             outliers: config.outliers.consecutive,
+            admission: config.admission,
             share: RefCell::new(Budget::new(share, now)),
             trust: config.forwarded.trust.clone(),
             via: config.forwarded.via.clone(),

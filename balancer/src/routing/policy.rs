@@ -42,13 +42,14 @@ const DRAWS: usize = 4;
 // === impl Policy ===
 
 impl Policy {
-    /// The best ready replica that `accept` accepts; `None` when there is none.
+    /// The best ready replica that `accept` accepts, given its share of the requests, too; `None`
+    /// when there is none.
     pub fn choose<'t>(
         self,
         table: &'t Table,
         pick: Pick<'_>,
         rng: &mut impl Rng,
-        mut accept: impl FnMut(&Arc<Replica>) -> bool,
+        mut accept: impl FnMut(&Arc<Replica>, u64) -> bool,
     ) -> Option<&'t Arc<Replica>> {
         if table.ready_count() == 0 {
             return None;
@@ -57,14 +58,15 @@ impl Policy {
             Policy::Hash => table
                 .placement()
                 .owners(pick.key.as_bytes())
-                .filter_map(|member| table.ready(member))
-                .find(|replica| accept(replica)),
+                .filter_map(|member| Some((table.ready(member)?, table.share_of(member))))
+                .find(|(replica, share)| accept(replica, *share))
+                .map(|(replica, _)| replica),
             Policy::RoundRobin => table
                 .turns()
                 .from(pick.turn)
                 .filter_map(|place| table.nth_ready(place))
-                .map(|(replica, _)| replica)
-                .find(|replica| accept(replica)),
+                .find(|(replica, share)| accept(replica, *share))
+                .map(|(replica, _)| replica),
             Policy::LeastRequests => least_loaded(table, rng, accept),
             Policy::TwoChoices => {
                 two_choices(table, rng, &mut accept).or_else(|| least_loaded(table, rng, accept))
@@ -113,9 +115,10 @@ type Loaded<'t> = (&'t Arc<Replica>, u64);
 fn least_loaded<'t>(
     table: &'t Table,
     rng: &mut impl Rng,
-    mut accept: impl FnMut(&Arc<Replica>) -> bool,
+    mut accept: impl FnMut(&Arc<Replica>, u64) -> bool,
 ) -> Option<&'t Arc<Replica>> {
-    let best = rotated(table, rng).filter(|(replica, _)| accept(replica)).reduce(less_loaded);
+    let best =
+        rotated(table, rng).filter(|(replica, share)| accept(replica, *share)).reduce(less_loaded);
     best.map(|(replica, _)| replica)
 }
 
@@ -129,7 +132,7 @@ fn rotated<'t>(table: &'t Table, rng: &mut impl Rng) -> impl Iterator<Item = Loa
 fn two_choices<'t>(
     table: &'t Table,
     rng: &mut impl Rng,
-    accept: &mut impl FnMut(&Arc<Replica>) -> bool,
+    accept: &mut impl FnMut(&Arc<Replica>, u64) -> bool,
 ) -> Option<&'t Arc<Replica>> {
     let count = table.ready_count();
     for _ in 0..DRAWS {
@@ -137,7 +140,7 @@ fn two_choices<'t>(
         // Another one, where there is another.
         let second = (first + rng.random_range(1..count.max(2))) % count;
         let drawn = [first, second].into_iter().filter_map(|place| table.nth_ready(place));
-        let best = drawn.filter(|(replica, _)| accept(replica)).reduce(less_loaded);
+        let best = drawn.filter(|(replica, share)| accept(replica, *share)).reduce(less_loaded);
         if let Some((replica, _)) = best {
             return Some(replica);
         }

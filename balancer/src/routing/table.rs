@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::placement::Placement;
+use super::adaptive::Aimd;
+use super::bounded::Load;
+use super::placement::{Member, Placement};
+use super::pool::Pool;
 use super::turns::Turns;
 use crate::fleet::seat::{Hostname, MemberId};
 
@@ -20,7 +23,9 @@ pub struct Replica {
     hostname: Hostname,
     member: MemberId,
     address: SocketAddr,
+    pool: Arc<Pool>,
     in_flight: AtomicUsize,
+    aimd: Aimd,
     /// Failures of real requests since the last that went well.
     failures: AtomicU32,
     unreachable: AtomicBool,
@@ -33,6 +38,24 @@ pub struct Replica {
 #[derive(Debug)]
 pub struct InFlight(Arc<Replica>);
 
+/// How much may be in flight for one request more to be let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Most {
+    /// At the replica.
+    pub at_replica: usize,
+    /// At all of them.
+    pub in_all: usize,
+}
+
+/// Why a request is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoEntry {
+    /// The replica lets nobody in any more.
+    Closed,
+    /// There is no room now.
+    Full,
+}
+
 /// Placement, replicas, and who is ready.
 #[derive(Debug)]
 pub struct Table {
@@ -44,19 +67,39 @@ pub struct Table {
     /// Made when the first request asks for it.
     turns: OnceLock<Turns>,
     listing: Vec<Hostname>,
+    pool: Arc<Pool>,
+    /// Replicas that take no new requests, and may have old ones.
+    resting: Vec<Arc<Replica>>,
+    /// The shares of those that are ready.
+    share: u64,
+}
+
+// === impl Most ===
+
+impl Most {
+    /// No limit.
+    pub const ANY: Self = Self { at_replica: usize::MAX, in_all: usize::MAX };
 }
 
 // === impl Replica ===
 
 impl Replica {
-    /// A replica that takes requests.
-    pub fn new(id: ReplicaId, hostname: Hostname, member: MemberId, address: SocketAddr) -> Self {
+    /// A replica that takes requests, one of `pool`.
+    pub fn new(
+        id: ReplicaId,
+        hostname: Hostname,
+        member: MemberId,
+        address: SocketAddr,
+        pool: &Arc<Pool>,
+    ) -> Self {
         Self {
             id,
             hostname,
             member,
             address,
+            pool: Arc::clone(pool),
             in_flight: AtomicUsize::new(0),
+            aimd: Aimd::default(),
             failures: AtomicU32::new(0),
             unreachable: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -93,10 +136,35 @@ impl Replica {
     /// Counts a request in. `None` once [`close`](Self::close) was called: a request that still
     /// holds an old table cannot reach a replica that is about to be stopped.
     pub fn enter(self: &Arc<Self>) -> Option<InFlight> {
+        self.enter_within(Most::ANY).ok()
+    }
+
+    /// The same, where there is room for it: never more are in flight than `most` says.
+    ///
+    /// # Errors
+    /// [`NoEntry`].
+    pub fn enter_within(self: &Arc<Self>, most: Most) -> Result<InFlight, NoEntry> {
         // Either this addition is seen by `close`, or `closed` is seen here: both are SeqCst.
-        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        let here = self.in_flight.fetch_add(1, Ordering::SeqCst);
+        let everywhere = self.pool.enter();
+        // Dropped, it leaves again.
         let guard = InFlight(Arc::clone(self));
-        (!self.closed.load(Ordering::SeqCst)).then_some(guard)
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(NoEntry::Closed);
+        }
+        let full = here >= most.at_replica || everywhere >= most.in_all;
+        if full { Err(NoEntry::Full) } else { Ok(guard) }
+    }
+
+    /// Whether there is room for one request more.
+    pub fn has_room(&self, most: Most) -> bool {
+        let here = self.in_flight.load(Ordering::SeqCst);
+        here < most.at_replica && self.pool.in_flight() < most.in_all
+    }
+
+    /// What its latency says about how many may be in flight.
+    pub fn aimd(&self) -> &Aimd {
+        &self.aimd
     }
 
     /// Lets nobody in any more, and calls `on_idle` when the last request has left: at least once,
@@ -182,6 +250,7 @@ impl fmt::Debug for Replica {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let last = self.0.in_flight.fetch_sub(1, Ordering::SeqCst) == 1;
+        self.0.pool.leave();
         if last && self.0.closed.load(Ordering::SeqCst) {
             self.0.tell_idle();
         }
@@ -191,11 +260,14 @@ impl Drop for InFlight {
 // === impl Table ===
 
 impl Table {
-    /// A table over `placement`. `ready` are the replicas that take requests (those that are no
-    /// member of the placement are left out), `listing` what `/rep` lists, in its order.
+    /// A table over `placement`. `ready` are the replicas of `pool` that take requests (those that
+    /// are no member of the placement are left out), `resting` those that do not, but may have old
+    /// ones, `listing` what `/rep` lists, in its order.
     pub fn new(
+        pool: &Arc<Pool>,
         placement: Arc<Placement>,
         ready: impl IntoIterator<Item = Arc<Replica>>,
+        resting: Vec<Arc<Replica>>,
         listing: Vec<Hostname>,
     ) -> Self {
         let mut by_member = vec![None; placement.members().len()];
@@ -206,8 +278,29 @@ impl Table {
             }
         }
         let serving = (0..).zip(&by_member).filter(|(_, replica)| replica.is_some());
-        let serving = serving.map(|(member, _)| member).collect();
-        Self { placement, ready: by_member, serving, turns: OnceLock::new(), listing }
+        let serving: Vec<u32> = serving.map(|(member, _)| member).collect();
+        let share = serving.iter().map(|member| placement.members()[*member as usize].share());
+        Self {
+            share: share.sum(),
+            placement,
+            ready: by_member,
+            serving,
+            turns: OnceLock::new(),
+            listing,
+            pool: Arc::clone(pool),
+            resting,
+        }
+    }
+
+    /// What all replicas have together.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// What the ready replicas have together.
+    pub fn load(&self) -> Load {
+        let resting: usize = self.resting.iter().map(|replica| replica.in_flight()).sum();
+        Load { in_flight: self.pool.in_flight().saturating_sub(resting), share: self.share }
     }
 
     /// How the key space is divided.
@@ -218,6 +311,11 @@ impl Table {
     /// The ready replica of a member of the placement.
     pub fn ready(&self, member: usize) -> Option<&Arc<Replica>> {
         self.ready.get(member)?.as_ref()
+    }
+
+    /// A member's share of the requests, against others'.
+    pub(super) fn share_of(&self, member: usize) -> u64 {
+        self.placement.members().get(member).map_or(0, Member::share)
     }
 
     /// All ready replicas, by member.
@@ -233,8 +331,7 @@ impl Table {
     /// One of the ready replicas, by its place among them, and its weight.
     pub fn nth_ready(&self, place: usize) -> Option<(&Arc<Replica>, u64)> {
         let member = *self.serving.get(place)? as usize;
-        let weight = self.placement.members().get(member)?.share();
-        Some((self.ready(member)?, weight))
+        Some((self.ready(member)?, self.share_of(member)))
     }
 
     /// Who has which turn, of those that are ready.
@@ -261,7 +358,8 @@ mod tests {
         let seat = Seat::new(seat).unwrap();
         let address = "127.0.0.1:1".parse().unwrap();
         let id = ReplicaId(seat.get().into());
-        Arc::new(Replica::new(id, Hostname::of_seat(seat), MemberId::Seat(seat), address))
+        let pool = Arc::<Pool>::default();
+        Arc::new(Replica::new(id, Hostname::of_seat(seat), MemberId::Seat(seat), address, &pool))
     }
 
     fn counter() -> (Arc<AtomicUsize>, impl Fn() + Send + Sync + 'static) {

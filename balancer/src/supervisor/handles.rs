@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::sync::Notify;
 use tracing::error;
@@ -13,6 +13,7 @@ use crate::fleet::roster::Roster;
 use crate::fleet::seat::Hostname;
 use crate::prober::{Prober, Watch};
 use crate::routing::placement::{Member, Placement};
+use crate::routing::pool::Pool;
 use crate::routing::table::{Replica, ReplicaId, Table};
 use crate::runtime::Runtime;
 
@@ -21,6 +22,9 @@ pub(super) struct Handles {
     by_name: BTreeMap<Hostname, Handle>,
     prober: Prober,
     idle: Arc<Notify>,
+    pool: Arc<Pool>,
+    /// Every replica that somebody has still, those among them that are not known any more.
+    made: Vec<Weak<Replica>>,
     next_id: u64,
 }
 
@@ -43,8 +47,9 @@ pub(super) struct Troubled {
 // === impl Handles ===
 
 impl Handles {
-    pub(super) fn new(prober: Prober) -> Self {
-        Self { by_name: BTreeMap::new(), prober, idle: Arc::default(), next_id: 0 }
+    pub(super) fn new(prober: Prober, pool: Arc<Pool>) -> Self {
+        let (by_name, idle) = (BTreeMap::new(), Arc::default());
+        Self { by_name, prober, idle, pool, made: Vec::new(), next_id: 0 }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -62,6 +67,20 @@ impl Handles {
 
     fn replica(&self, hostname: &Hostname) -> Option<&Arc<Replica>> {
         self.by_name.get(hostname)?.replica.as_ref()
+    }
+
+    fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// The replicas with requests in flight, but for those that serve: who leaves the table with
+    /// none gets none any more.
+    fn all_but(&mut self, serving: &[Arc<Replica>]) -> Vec<Arc<Replica>> {
+        let serving: BTreeSet<ReplicaId> = serving.iter().map(|replica| replica.id()).collect();
+        self.made.retain(|replica| replica.strong_count() > 0);
+        let made = self.made.iter().filter_map(Weak::upgrade);
+        let busy = made.filter(|replica| replica.in_flight() > 0);
+        busy.filter(|replica| !serving.contains(&replica.id())).collect()
     }
 
     /// Lets nobody in any more: whether there is anybody whose end will be told.
@@ -129,8 +148,10 @@ impl Handles {
             {
                 self.next_id += 1;
                 let id = ReplicaId(self.next_id);
-                let replica = Replica::new(id, hostname.clone(), member, address);
-                handle.replica = Some(Arc::new(replica));
+                let replica = Replica::new(id, hostname.clone(), member, address, &self.pool);
+                let replica = Arc::new(replica);
+                self.made.push(Arc::downgrade(&replica));
+                handle.replica = Some(replica);
             }
         }
         let running: BTreeSet<&Hostname> = roster.running().map(|(name, ..)| name).collect();
@@ -167,7 +188,10 @@ impl<R: Runtime> Supervisor<R> {
             }
         }
         let serving = self.roster.serving().filter_map(|name| self.handles.replica(name).cloned());
-        let table = Table::new(Arc::clone(&self.placement), serving, self.roster.listing());
+        let serving: Vec<Arc<Replica>> = serving.collect();
+        let resting = self.handles.all_but(&serving);
+        let (placement, listing) = (Arc::clone(&self.placement), self.roster.listing());
+        let table = Table::new(self.handles.pool(), placement, serving, resting, listing);
         self.shared.publish(table);
         self.published = Some(self.roster.revision());
     }

@@ -11,9 +11,10 @@
 //! | hung, paused, woken up too late | `heal::hung`, `docker::look` |
 //! | slow starts, ports that never open | [`deaths`], `heal::status` |
 //! | flapping, errors to all or to probes only | `heal::outliers`, `heal::panic`, `heal::unwell` |
+//! | one slow, its queue full; all overloaded | `overload`, [`neighbours`] |
 //! | images missing, registries slow or refusing | `docker::pull`, `docker` |
 //! | an operator's stop, restart, removal | `docker`, `docker::look`, [`events`] |
-//! | a stranger at a dead one's address, packets dropped, all dead, one slow | [`neighbours`] |
+//! | a stranger at a dead one's address, packets dropped, all dead | [`neighbours`] |
 //! | balancer killed in `/add`, `/rm`, an update; started again; stopped under load | `docker::leaving`, `docker::roll`, [`deaths`], [`neighbours`] |
 //! | two balancers on one engine | `docker::pair` |
 //! | many changes at once, thousands of replicas | [`crowd`], `heal::many` |

@@ -1,7 +1,9 @@
 //! What keeps slow replicas from backing up: by the real binary, over servers that hold requests
 //! until a test lets them go.
 
+mod admission;
 mod api;
+mod bounded;
 mod controller;
 
 use std::sync::{Arc, Condvar, Mutex};

@@ -23,6 +23,7 @@ pub(super) fn all(shared: &Shared, status: Option<&SupervisorStatus>) -> Vec<Fam
     families.extend(fans(&routes, &replicas));
     families.extend(fleet(&shared.table(), status));
     families.extend(history(&shared.history().all_counts()));
+    families.extend(admission(shared));
     families.push(shares(shared));
     families.extend(balancer(shared));
     if let Some(process) = process::read() {
@@ -197,6 +198,27 @@ fn history(counts: &Counts) -> [Family; 4] {
     ]
 }
 
+fn admission(shared: &Shared) -> [Family; 3] {
+    let [at_once, late] = shared.metrics().all_turned_away();
+    let mut refused = Family::counter(
+        "balancer_admission_refused",
+        "Requests answered 503 because no replica had room: at once, or after they had waited.",
+    );
+    refused.push(&[("reason", "queue-full")], at_once);
+    refused.push(&[("reason", "waited")], late);
+    let waiting = Family::gauge("balancer_admission_waiting", "Requests that wait for room now.");
+    let mut limits = Family::gauge(
+        "balancer_replica_limit",
+        "Requests that a replica's latency allows in flight, where limits follow it.",
+    );
+    for replica in shared.table().all_ready() {
+        if let Some(limit) = replica.aimd().learnt() {
+            limits.push(&[("replica", replica.hostname().as_str())], limit);
+        }
+    }
+    [refused, waiting.with(&[], shared.pool().waiting()), limits]
+}
+
 fn shares(shared: &Shared) -> Family {
     let table = shared.table();
     let members = table.placement().members();
@@ -266,8 +288,11 @@ mod tests {
         let ring = PlacementConfig::Ring(RingConfig::default());
         let placement = Placement::build(&ring, &[Member::new(seat, 1)]).unwrap();
         let (hostname, address) = (Hostname::parse("Server 7").unwrap(), ([10, 0, 0, 7], 80));
-        let replica = Arc::new(Replica::new(ReplicaId(1), hostname, seat, address.into()));
-        let table = Table::new(Arc::new(placement), [Arc::clone(&replica)], Vec::new());
+        let pool = Arc::default();
+        let replica = Replica::new(ReplicaId(1), hostname, seat, address.into(), &pool);
+        let replica = Arc::new(replica);
+        let table =
+            Table::new(&pool, Arc::new(placement), [Arc::clone(&replica)], Vec::new(), Vec::new());
         (Shared::new(table).0, replica)
     }
 

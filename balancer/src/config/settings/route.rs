@@ -21,6 +21,8 @@ pub struct RouteSettings {
     pub policy: Option<PolicyKind>,
     /// What its requests are placed by.
     pub key: Option<String>,
+    /// hash: how much more than its share of what is in flight a replica may have.
+    pub balance_factor: Option<f64>,
     /// Whether a request without the cookie of its key gets one.
     pub issue: Option<bool>,
     /// How many replicas one request goes to.

@@ -8,6 +8,7 @@ use rand::rngs::SmallRng;
 use super::*;
 use crate::fleet::seat::{Hostname, MemberId, Seat};
 use crate::routing::placement::{Member, Placement, PlacementConfig, RingConfig};
+use crate::routing::pool::Pool;
 use crate::routing::table::{InFlight, ReplicaId};
 
 const ALL: [Policy; 4] =
@@ -20,12 +21,13 @@ fn weighted(weights: &[u32], ready: &[u32]) -> Table {
         (1..).zip(weights).map(|(seat, weight)| Member::new(member(seat), *weight)).collect();
     let config = PlacementConfig::Ring(RingConfig::default());
     let placement = Arc::new(Placement::build(&config, &members).unwrap());
+    let pool = Arc::<Pool>::default();
     let replicas = ready.iter().map(|seat| {
         let name = Hostname::of_seat(Seat::new(*seat).unwrap());
         let address = SocketAddr::from(([127, 0, 0, 1], 9));
-        Arc::new(Replica::new(ReplicaId((*seat).into()), name, member(*seat), address))
+        Arc::new(Replica::new(ReplicaId((*seat).into()), name, member(*seat), address, &pool))
     });
-    Table::new(placement, replicas, Vec::new())
+    Table::new(&pool, placement, replicas, Vec::new(), Vec::new())
 }
 
 /// Five seats, of which `ready` have a ready replica.
@@ -48,7 +50,7 @@ fn chosen(policy: Policy, table: &Table, requests: usize) -> (Vec<u32>, Vec<InFl
         .map(|turn| {
             let key = key(turn as u32);
             let pick = Pick { key: &key, turn };
-            let replica = policy.choose(table, pick, &mut rng, |_| true).unwrap();
+            let replica = policy.choose(table, pick, &mut rng, |_, _| true).unwrap();
             (seat(replica), replica.enter().unwrap())
         })
         .unzip()
@@ -76,7 +78,7 @@ fn a_key_goes_to_its_first_ready_owner_that_is_accepted() {
         let mut chosen = |table: &Table, not: Option<MemberId>| {
             let pick = Pick { key: &key, turn: 0 };
             Policy::Hash
-                .choose(table, pick, &mut rng, |replica| Some(replica.member()) != not)
+                .choose(table, pick, &mut rng, |replica, _| Some(replica.member()) != not)
                 .map(|replica| replica.member())
         };
         assert_eq!(chosen(&all, None), Some(owners[0]));
@@ -116,7 +118,7 @@ fn of_two_the_less_loaded_wins() {
     for policy in [Policy::LeastRequests, Policy::TwoChoices] {
         for turn in 0..50 {
             let key = key(turn as u32);
-            let chosen = policy.choose(&table, Pick { key: &key, turn }, &mut rng, |_| true);
+            let chosen = policy.choose(&table, Pick { key: &key, turn }, &mut rng, |_, _| true);
             assert_eq!(chosen.map(seat), Some(2), "{policy:?}");
         }
     }
@@ -144,7 +146,7 @@ proptest! {
             seats.iter().copied().filter(|seat| !in_set(tried, *seat)).collect();
         let (key, mut rng) = (key(turn as u32), SmallRng::seed_from_u64(seed));
         for policy in ALL {
-            let accept = |replica: &Arc<Replica>| acceptable.contains(&seat(replica));
+            let accept = |replica: &Arc<Replica>, _| acceptable.contains(&seat(replica));
             let pick = Pick { key: &key, turn };
             match policy.choose(&table, pick, &mut rng, accept) {
                 Some(replica) => prop_assert!(acceptable.contains(&seat(replica))),
@@ -173,7 +175,7 @@ proptest! {
             sorted.sort_unstable();
             prop_assert_eq!(&sorted, &seats, "{:?}", policy);
             if matches!(policy, Policy::Hash | Policy::RoundRobin) {
-                let best = policy.choose(&table, pick, &mut rng, |_| true).map(seat);
+                let best = policy.choose(&table, pick, &mut rng, |_, _| true).map(seat);
                 prop_assert_eq!(order.first().copied(), best);
             }
         }
@@ -191,7 +193,7 @@ proptest! {
             busy.iter().filter_map(|member| table.ready(*member)?.enter()).collect();
         let (key, mut rng) = (key(0), SmallRng::seed_from_u64(seed));
         let pick = Pick { key: &key, turn: 0 };
-        let chosen = Policy::LeastRequests.choose(&table, pick, &mut rng, |_| true).unwrap();
+        let chosen = Policy::LeastRequests.choose(&table, pick, &mut rng, |_, _| true).unwrap();
         let load = |replica: &Arc<Replica>| {
             let weight = weights[seat(replica) as usize - 1];
             (replica.in_flight() + 1) as f64 / f64::from(weight)

@@ -197,3 +197,22 @@ fn those_that_start_their_replicas_themselves_do_so() {
         assert_eq!(answer.status, 200, "{name}");
     }
 }
+
+#[test]
+fn overload_answers_more_than_its_replicas_can_take_at_once() {
+    let file = example("overload.toml");
+    let flags = ["--config", file.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+    let balancer = Balancer::start(&flags);
+    balancer.wait_for_replicas(6);
+    // Four at each of six are worked on at once.
+    let head = b"GET /home HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut clients: Vec<Client> = (0..60).map(|_| Client::sending(&balancer, head)).collect();
+    for client in &mut clients {
+        assert_eq!(client.must_answer("one of many").status, 200);
+    }
+    let stats = request(balancer.admin, "GET", "/loadbalancer/stats", &[], b"").json();
+    let nodes = stats["load_balancer_stats"]["nodes"].as_object().unwrap();
+    assert_eq!(stats["load_balancer_stats"]["requests"], 60);
+    // ⌈1.25 · 60 / 6⌉ and what was over before the last one came.
+    assert!(nodes.values().all(|node| node["requests"].as_u64().unwrap() <= 30), "{stats}");
+}
