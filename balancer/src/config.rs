@@ -9,6 +9,7 @@ mod overload;
 mod placement;
 mod route;
 mod runtime;
+mod scale;
 mod servers;
 pub mod settings;
 pub mod value;
@@ -28,6 +29,7 @@ use thiserror::Error;
 use crate::fleet::backoff::BackoffConfig;
 use crate::fleet::health::OutlierConfig;
 use crate::fleet::roster::FleetConfig;
+use crate::fleet::scale::ScaleConfig;
 use crate::routing::key::KeySource;
 use crate::routing::placement::PlacementConfig;
 use crate::routing::policy::Policy;
@@ -39,6 +41,7 @@ pub use listen::{AdminConfig, TlsConfig, Token};
 pub use overload::{AdmissionConfig, ReliefConfig};
 pub use route::{DEFAULT_ROUTE, FanConfig, HedgeAfter, HedgeConfig, NO_ROUTE, RouteConfig, Send};
 pub use runtime::{DockerConfig, RuntimeConfig};
+use scale::Room;
 pub use servers::{ServersConfig, ServersError, ServersFile};
 use settings::{LogFormat, RuntimeKind, Settings};
 pub use value::{CommandLine, Server};
@@ -76,6 +79,8 @@ pub struct Config {
     pub admission: Option<AdmissionConfig>,
     /// How long a seat stays empty that keeps losing its replica.
     pub respawn: BackoffConfig,
+    /// How the fleet follows its load, if it does.
+    pub scale: Option<ScaleConfig>,
     /// Deadlines.
     pub timeouts: Timeouts,
     /// What a client may use up.
@@ -180,17 +185,9 @@ impl Config {
         let forwarded = forwarding::forwarded(settings.forwarded.clone())?;
 
         let max_replicas = settings.max_replicas.unwrap_or(1_000);
-        let replicas = settings.replicas.unwrap_or(3);
-        let most = placement.capacity().map_or(max_replicas, |seats| seats.min(max_replicas));
-        if replicas > most {
-            let why = format!(
-                "must be at most {most} ('max_replicas' is {max_replicas}, placement {} has {} \
-                 seats), not {replicas}",
-                placement.name(),
-                placement.capacity().map_or("any number of".to_owned(), |seats| seats.to_string()),
-            );
-            return Err(must("replicas", why));
-        }
+        let room = Room::new(&placement, max_replicas);
+        let scale = scale::scale(&settings.scale, &room, listed)?;
+        let replicas = scale::replicas(settings.replicas, scale.as_ref(), &room)?;
         let keep_replicas = settings.keep_replicas.unwrap_or(false);
         let key = settings.key.as_deref().unwrap_or("request-id").parse::<KeySource>();
         let log = LogConfig {
@@ -231,6 +228,7 @@ impl Config {
             overload,
             admission,
             respawn,
+            scale,
             timeouts,
             limits,
             retry,
@@ -267,6 +265,7 @@ impl Config {
             ("[outliers]", self.outliers != running.outliers),
             ("[overload]", self.overload != running.overload),
             ("[respawn]", self.respawn != running.respawn),
+            ("[scale]", self.scale != running.scale),
             ("timeouts.connect, drain, stop, pull", self.timeouts != timeouts),
             ("workers", self.workers != running.workers),
             ("log_format, log_level", self.log != running.log),

@@ -3,7 +3,8 @@
 //! [`roster`] holds what was asked for and what is known to run; [`plan`] compares the two;
 //! the supervisor outside feeds the one and carries out the other. [`health`] is what is known of
 //! one replica, [`release`] what it runs, [`event`] what happened to it, [`overload`] who of many has
-//! too much to do, [`listed`] how replicas that somebody else runs are written.
+//! too much to do, [`scale`] how many the load wants, [`listed`] how replicas that somebody else runs
+//! are written.
 
 pub mod backoff;
 pub mod change;
@@ -15,4 +16,5 @@ pub mod overload;
 pub mod plan;
 pub mod release;
 pub mod roster;
+pub mod scale;
 pub mod seat;

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::fleet::change::{Cause, Change, ChangeKind, Failed, Refused};
 use crate::fleet::roster::{FleetStatus, RollRequest, RollStatus};
+use crate::fleet::scale::ScaleStatus;
 use crate::fleet::seat::Hostname;
 use crate::metrics::Metrics;
 use crate::routing::pool::Pool;
@@ -96,6 +97,8 @@ pub struct NodeStatus {
 pub struct SupervisorStatus {
     /// The fleet.
     pub fleet: FleetStatus,
+    /// How it follows its load, if it does.
+    pub scale: Option<ScaleStatus>,
     /// Why the runtime does not answer, if it does not.
     pub engine_error: Option<String>,
 }

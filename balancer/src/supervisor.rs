@@ -3,6 +3,7 @@
 
 mod handles;
 mod relief;
+mod scaling;
 mod tasks;
 
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ use crate::state::{ChangeError, Command, Reply, Shared, SupervisorStatus};
 use crate::telemetry::chain;
 use handles::Handles;
 use relief::Relief;
+use scaling::Scaling;
 use tasks::{Listing, Outcome, Tasks};
 
 /// Probes that may wait: each is taken at once, and a sender that finds it full waits.
@@ -56,6 +58,8 @@ pub struct Supervisor<R> {
     handles: Handles,
     replies: HashMap<ChangeId, Reply<Vec<Hostname>>>,
     listing: Listing,
+    /// The fleet follows its load; not where that is off, or the balancer stops.
+    scaling: Option<Scaling>,
     published: Option<u64>,
     relief: Option<Relief>,
     rng: StdRng,
@@ -79,6 +83,8 @@ impl<R: Runtime> Supervisor<R> {
         let table = shared.table();
         let (placement, pool) = (Arc::clone(table.placement()), Arc::clone(table.pool()));
         let listing = Listing::new(runtime.list_every(), Instant::now());
+        let scaling = |scale| Scaling::new(scale, roster.size(), Instant::now());
+        let scaling = config.scale.map(scaling);
         let runtime = Rc::new(runtime);
         let (tasks, outcomes) = Tasks::new(Rc::clone(&runtime));
         Ok(Self {
@@ -96,6 +102,7 @@ impl<R: Runtime> Supervisor<R> {
             handles: Handles::new(Prober::new(config.health.clone(), results), pool),
             replies: HashMap::new(),
             listing,
+            scaling,
             published: None,
             relief: config.overload.map(|relief| Relief::new(relief, Instant::now())),
             rng: StdRng::from_rng(&mut rand::rng()),
@@ -112,12 +119,14 @@ impl<R: Runtime> Supervisor<R> {
         let idle = self.handles.idle();
         let mut deadline: Option<Instant> = None;
         loop {
+            self.scale();
             let wake = self.settle();
             if deadline.is_some_and(|deadline| self.roster.is_gone() || deadline <= Instant::now())
             {
                 break;
             }
-            let wake = [wake, deadline].into_iter().flatten().min();
+            let sample = self.scaling.as_ref().map(Scaling::due);
+            let wake = [wake, deadline, sample].into_iter().flatten().min();
             tokio::select! {
                 Some(command) = commands.recv() => self.command(command),
                 Some(outcome) = self.outcomes.recv() => self.outcome(outcome),
@@ -135,6 +144,7 @@ impl<R: Runtime> Supervisor<R> {
                         info!(replicas = self.handles.count(), "replicas are kept");
                         return;
                     }
+                    self.scaling = None;
                     self.roster.stop_all();
                     deadline = Some(Instant::now() + self.grace + STOP_MARGIN);
                 }
@@ -176,6 +186,7 @@ impl<R: Runtime> Supervisor<R> {
                 self.carry_out(effect);
             }
             for (id, result) in finished {
+                self.scaled(id, &result);
                 self.reply(id, result);
             }
         }
@@ -248,7 +259,8 @@ impl<R: Runtime> Supervisor<R> {
                 let in_flight = |hostname: &Hostname| self.handles.in_flight(hostname);
                 let fleet = self.roster.status(Instant::now(), in_flight);
                 let engine_error = self.listing.error().map(|error| chain(error.as_ref()));
-                answer(reply, Ok(SupervisorStatus { fleet, engine_error }));
+                let scale = self.scaling.as_ref().map(Scaling::status);
+                answer(reply, Ok(SupervisorStatus { fleet, scale, engine_error }));
             }
         }
     }

@@ -12,12 +12,15 @@ use super::body::read_roll;
 use super::guard::{may_change, may_name_programs};
 use super::{Admin, READ, ROLL, deny, fail, refuse};
 use crate::fleet::roster::FleetStatus;
+use crate::fleet::scale::ScaleStatus;
 use crate::reply;
 
 #[derive(Serialize)]
 struct Fleet {
     #[serde(flatten)]
     fleet: FleetStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scale: Option<ScaleStatus>,
     engine: Engine,
     /// How many of each event there were since the balancer's start.
     counts: BTreeMap<&'static str, u64>,
@@ -39,7 +42,8 @@ pub(super) async fn fleet(request: HttpRequest, admin: Data<Admin>) -> HttpRespo
             let error = status.engine_error;
             let engine = Engine { reachable: error.is_none(), error };
             let counts = admin.shared.history().counts();
-            reply::success(StatusCode::OK, Fleet { fleet: status.fleet, engine, counts })
+            let fleet = Fleet { fleet: status.fleet, scale: status.scale, engine, counts };
+            reply::success(StatusCode::OK, fleet)
         }
         Err(error) => fail(&error),
     }

@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use super::value::{CommandLine, Server, Size, Variable};
 pub use admission::AdmissionSettings;
-pub use fleet::{HealthSettings, OutlierSettings, RespawnSettings};
+pub use fleet::{HealthSettings, OutlierSettings, RespawnSettings, ScaleSettings};
 pub use forwarding::{ForwardedSettings, RetrySettings};
 pub use limits::{LimitSettings, TimeoutSettings};
 pub use listen::{AdminSettings, TlsSettings};
@@ -197,6 +197,10 @@ pub struct Settings {
     #[command(flatten)]
     pub respawn: RespawnSettings,
 
+    /// `[scale]`
+    #[command(flatten)]
+    pub scale: ScaleSettings,
+
     /// `[timeouts]`
     #[command(flatten)]
     pub timeouts: TimeoutSettings,
@@ -308,8 +312,8 @@ impl Settings {
             network, port, memory, cpus, pids, pull, pool, keep_replicas, placement, policy, key,
             balance_factor,
             health_path, workers, log_format, access_log, log_level;
-            ring, classic, health, outliers, overload, admission, respawn, timeouts, limits, retry, forwarded, tls,
-            admin, compat;
+            ring, classic, health, outliers, overload, admission, respawn, scale, timeouts, limits,
+            retry, forwarded, tls, admin, compat;
             route
         )
     }

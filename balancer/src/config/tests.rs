@@ -18,7 +18,7 @@ fn flagged(arguments: &[&str]) -> Result<Config, String> {
 }
 
 /// Each table, and how the flags of its keys begin.
-const TABLES: [(&str, &str); 14] = [
+const TABLES: [(&str, &str); 15] = [
     ("ring", "ring"),
     ("classic", "classic"),
     ("health", "health"),
@@ -32,6 +32,7 @@ const TABLES: [(&str, &str); 14] = [
     ("overload", "overload"),
     ("admission", "admission"),
     ("respawn", "respawn"),
+    ("scale", "scale"),
     ("compat", "compat"),
 ];
 
@@ -203,6 +204,89 @@ fn a_value_out_of_bounds_is_refused_with_its_field_and_the_bounds() {
     ] {
         let told = checked(text).expect_err(text);
         assert!(told.starts_with(said), "{text}: {told}");
+    }
+}
+
+#[test]
+fn a_fleet_follows_its_load_where_that_is_asked_for() {
+    assert_eq!(checked("").unwrap().scale, None);
+    assert_eq!(checked("[scale]").unwrap().scale, None);
+    let defaults = ScaleConfig {
+        min: 1,
+        max: 1_000,
+        target_in_flight: 20.0,
+        interval: Duration::from_secs(15),
+        cool_down: Duration::from_secs(300),
+        tolerance: 0.1,
+    };
+    let config = checked("[scale]\ntarget_in_flight = 20").unwrap();
+    assert_eq!((config.scale, config.replicas), (Some(defaults), 3));
+    let by_file = checked(
+        "[scale]\nmin = 2\nmax = 9\ntarget_in_flight = 0.5\ninterval = \"100ms\"\n\
+         cool_down = \"1m\"\ntolerance = \"0%\"",
+    );
+    let by_flags = flagged(&[
+        "--scale-min=2",
+        "--scale-max=9",
+        "--scale-target-in-flight=0.5",
+        "--scale-interval=100ms",
+        "--scale-cool-down=1m",
+        "--scale-tolerance=0%",
+    ]);
+    let all = ScaleConfig {
+        min: 2,
+        max: 9,
+        target_in_flight: 0.5,
+        interval: Duration::from_millis(100),
+        cool_down: Duration::from_secs(60),
+        tolerance: 0.0,
+    };
+    assert_eq!(by_file.unwrap().scale, Some(all));
+    assert_eq!(by_flags.unwrap().scale, Some(all));
+}
+
+#[test]
+fn the_bounds_of_scaling_are_those_of_the_fleet_and_of_its_first_replicas() {
+    let scaled = |before: &str, table: &str| {
+        checked(&format!("{before}\n[scale]\ntarget_in_flight = 4\n{table}"))
+    };
+    let most = |before| scaled(before, "").unwrap().scale.unwrap().max;
+    assert_eq!([most("max_replicas = 7"), most("placement = \"classic\"")], [7, 56]);
+    let first = |table| scaled("", table).unwrap().replicas;
+    assert_eq!([first("min = 5"), first("max = 2"), first("min = 2\nmax = 4")], [5, 2, 3]);
+    assert_eq!(scaled("replicas = 4", "min = 4\nmax = 4").unwrap().replicas, 4);
+    assert_eq!(scaled("max_replicas = 2", "").unwrap().replicas, 2);
+    for (before, table, said) in [
+        ("", "max = 1001", "'scale.max' must be 1 to 1000 ('max_replicas' is 1000, placement ring"),
+        ("", "max = 0", "'scale.max' must be 1 to 1000 ('max_replicas' is 1000"),
+        ("max_replicas = 7", "max = 8", "'scale.max' must be 1 to 7 ('max_replicas' is 7"),
+        (
+            "placement = \"classic\"",
+            "max = 57",
+            "'scale.max' must be 1 to 56 ('max_replicas' is 1000, placement classic has 56 seats), \
+             not 57",
+        ),
+        ("", "min = 0", "'scale.min' must be 1 to 1000 ('scale.max'), not 0"),
+        ("", "min = 5\nmax = 4", "'scale.min' must be 1 to 4 ('scale.max'), not 5"),
+        ("replicas = 5", "max = 4", "'replicas' must be 1 to 4 ('scale.min', 'scale.max'), not 5"),
+        ("replicas = 1", "min = 2", "'replicas' must be 2 to 1000 ('scale.min', 'scale.max'), not"),
+        ("servers = [\"a:1\"]", "", "'scale' must be left out for listed replicas"),
+        ("", "interval = \"99ms\"", "'scale.interval' must be 100ms to 24h, not 99ms"),
+        ("", "cool_down = \"25h\"", "'scale.cool_down' must be 1ms to 24h, not 1day 1h"),
+        ("", "tolerance = \"91%\"", "'scale.tolerance' must be 0% to 90%, not 91%"),
+    ] {
+        let told = scaled(before, table).expect_err(table);
+        assert!(told.starts_with(said), "{before} {table}: {told}");
+    }
+    for (table, said) in [
+        ("min = 2", "'scale.target_in_flight' must be set where another key of [scale] is"),
+        ("target_in_flight = 0", "'scale.target_in_flight' must be 0.01 to 1000000, not 0"),
+        ("target_in_flight = nan", "'scale.target_in_flight' must be 0.01 to 1000000, not NaN"),
+        ("target_in_flight = inf", "'scale.target_in_flight' must be 0.01 to 1000000, not inf"),
+        ("target = 4", "unknown field `target`, expected one of `min`, `max`"),
+    ] {
+        let told = checked(&format!("[scale]\n{table}")).expect_err(table);
+        assert!(told.contains(said), "{table}: {told}");
     }
 }
 
@@ -451,6 +535,7 @@ fn what_changes_while_it_runs_takes_effect_or_is_told() {
         ("[health]\nfall = 4", "[health]"),
         ("[outliers]\nconsecutive = 4", "[outliers]"),
         ("[respawn]\nbase = \"1s\"", "[respawn]"),
+        ("[scale]\ntarget_in_flight = 4", "[scale]"),
         ("[timeouts]\ndrain = \"1s\"", "timeouts.connect, drain, stop, pull"),
         ("log_level = \"debug\"", "log_format, log_level"),
     ] {

@@ -7,6 +7,7 @@ use super::health::Ejection;
 use super::observed::Place;
 use super::overload::Action;
 use super::plan::Why;
+use super::scale::Reason;
 use super::seat::{Hostname, Seat};
 
 /// Something that happened, told once.
@@ -113,6 +114,17 @@ pub enum What {
         /// Why.
         why: String,
     },
+    /// The fleet is to become another size, for its load's sake.
+    Scaling {
+        /// How many replicas there were to be.
+        from: usize,
+        /// How many there are to be.
+        to: usize,
+        /// Why.
+        reason: Reason,
+    },
+    /// It could not; it is tried again.
+    ScaleFailed(Cause),
     /// The runtime does not answer.
     EngineLost(Cause),
     /// It answers again.
@@ -139,7 +151,7 @@ impl Event {
 
 impl What {
     /// Every [`name`](Self::name) there is.
-    pub const NAMES: [&str; 24] = [
+    pub const NAMES: [&str; 26] = [
         "starting",
         "adopted",
         "ready",
@@ -162,6 +174,8 @@ impl What {
         "roll-done",
         "roll-undone",
         "roll-failed",
+        "scaling",
+        "scale-failed",
         "engine-lost",
         "engine-back",
     ];
@@ -192,6 +206,8 @@ impl What {
             What::RollDone { .. } => "roll-done",
             What::RollUndone { .. } => "roll-undone",
             What::RollFailed { .. } => "roll-failed",
+            What::Scaling { .. } => "scaling",
+            What::ScaleFailed(_) => "scale-failed",
             What::EngineLost(_) => "engine-lost",
             What::EngineBack => "engine-back",
         }
@@ -223,6 +239,8 @@ impl What {
             What::RollDone { .. } => "rolling update is done",
             What::RollUndone { .. } => "rolling update is undone",
             What::RollFailed { .. } => "rolling update fails and is being undone",
+            What::Scaling { .. } => "fleet is scaled",
+            What::ScaleFailed(_) => "fleet could not be scaled; it is tried again",
             What::EngineLost(_) => "replicas cannot be listed; the last table stays",
             What::EngineBack => "replicas can be listed again",
         }
@@ -247,6 +265,8 @@ impl What {
             | What::RollDone { .. }
             | What::RollUndone { .. }
             | What::RollFailed { .. }
+            | What::Scaling { .. }
+            | What::ScaleFailed(_)
             | What::EngineLost(_)
             | What::EngineBack => None,
         }
@@ -262,6 +282,7 @@ impl What {
             What::StartFailed(StartFailed::Other(cause))
             | What::MarkFailed(cause)
             | What::RemoveFailed(cause)
+            | What::ScaleFailed(cause)
             | What::EngineLost(cause) => Some(chain(cause.as_ref())),
             What::Seated(seat) => Some(format!("a spare takes seat {seat}")),
             What::Draining(why) => Some(why.to_string()),
@@ -282,6 +303,9 @@ impl What {
             | What::RollDone { generation }
             | What::RollUndone { generation } => Some(format!("generation {generation}")),
             What::RollFailed { generation, why } => Some(format!("generation {generation}: {why}")),
+            What::Scaling { from, to, reason } => {
+                Some(format!("from {from} to {to} replicas: {reason}"))
+            }
             What::Starting
             | What::Adopted
             | What::Listed
@@ -307,6 +331,7 @@ impl What {
             | What::RemoveFailed(_)
             | What::Panic { .. }
             | What::RollFailed { .. }
+            | What::ScaleFailed(_)
             | What::EngineLost(_) => true,
             What::Starting
             | What::Adopted
@@ -322,6 +347,7 @@ impl What {
             | What::RollBegun { .. }
             | What::RollDone { .. }
             | What::RollUndone { .. }
+            | What::Scaling { .. }
             | What::EngineBack => false,
         }
     }
@@ -358,6 +384,8 @@ mod tests {
             What::RollDone { generation },
             What::RollUndone { generation },
             What::RollFailed { generation, why: String::new() },
+            What::Scaling { from: 1, to: 2, reason: Reason::Load { in_flight: 1.0 } },
+            What::ScaleFailed(cause()),
             What::EngineLost(cause()),
             What::EngineBack,
         ];

@@ -298,6 +298,17 @@ impl Roster {
         serving.into_values()
     }
 
+    /// How many owned replicas there are to be, without spares: those of an `/add` that is not
+    /// through among them.
+    pub fn size(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// Whether an `/add` of owned replicas is not through.
+    pub fn is_adding(&self) -> bool {
+        self.seats.values().any(|seat| !seat.on_ring)
+    }
+
     /// Whether the runtime has no doubt that most replicas run, but their probes or answers look
     /// bad.
     pub fn is_panicking(&self) -> bool {

@@ -19,5 +19,6 @@ mod load;
 mod metrics;
 mod overload;
 mod routes;
+mod scale;
 mod support;
 mod tls;

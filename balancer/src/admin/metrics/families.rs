@@ -136,7 +136,7 @@ fn fans(routes: &[(String, RouteSum)], replicas: &[ReplicaSum]) -> [Family; 4] {
 }
 
 /// What the supervisor does not say is told by the table, as far as that knows it.
-fn fleet(table: &Table, status: Option<&SupervisorStatus>) -> [Family; 6] {
+fn fleet(table: &Table, status: Option<&SupervisorStatus>) -> [Family; 7] {
     let known = status.map(|status| &status.fleet);
     let desired = known.map_or(table.placement().members().len(), |fleet| fleet.desired);
     let ready = known.map_or(table.ready_count(), |fleet| fleet.ready);
@@ -160,6 +160,13 @@ fn fleet(table: &Table, status: Option<&SupervisorStatus>) -> [Family; 6] {
         "balancer_engine_up",
         "Whether what runs the replicas answers: 1, or 0 while the last table stays.",
     );
+    let mut scale = Family::gauge(
+        "balancer_scale_desired",
+        "Replicas that the load asked for at the end of the last interval of [scale].",
+    );
+    if let Some(desired) = status.and_then(|status| status.scale?.desired) {
+        scale.push(&[], desired);
+    }
     if let Some(status) = status {
         for replica in &status.fleet.replicas {
             enabled.push(&[("replica", &replica.hostname)], u64::from(replica.enabled));
@@ -174,6 +181,7 @@ fn fleet(table: &Table, status: Option<&SupervisorStatus>) -> [Family; 6] {
         spares,
         by_replica,
         enabled,
+        scale,
         engine,
     ]
 }
@@ -309,7 +317,12 @@ mod tests {
         ] {
             assert!(text.lines().any(|told| told == line), "{line}: {text}");
         }
-        for unknown in ["balancer_fleet_spares", "balancer_engine_up", "balancer_replica_enabled"] {
+        for unknown in [
+            "balancer_fleet_spares",
+            "balancer_scale_desired",
+            "balancer_engine_up",
+            "balancer_replica_enabled",
+        ] {
             assert!(!text.contains(unknown), "{unknown}: {text}");
         }
     }

@@ -1,4 +1,4 @@
-//! `[health]`, `[outliers]` and `[respawn]`.
+//! `[health]`, `[outliers]`, `[respawn]` and `[scale]`.
 
 use clap::Args;
 use serde::Deserialize;
@@ -117,6 +117,43 @@ pub struct RespawnSettings {
     pub reset_after: Option<Span>,
 }
 
+/// `[scale]`
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScaleSettings {
+    /// How few replicas there are at least, where the fleet follows its load [default: 1]
+    #[arg(id = "scale-min", long, env = "BALANCER_SCALE_MIN", value_name = "N")]
+    pub min: Option<usize>,
+
+    /// How many replicas there are at most then [default: as many as there may be]
+    #[arg(id = "scale-max", long, env = "BALANCER_SCALE_MAX", value_name = "N")]
+    pub max: Option<usize>,
+
+    /// Requests in flight that each replica is to have on average: the fleet grows and shrinks
+    /// with its load, within --scale-min and --scale-max [default: off]
+    #[arg(
+        id = "scale-target-in-flight",
+        long,
+        env = "BALANCER_SCALE_TARGET_IN_FLIGHT",
+        value_name = "NUMBER"
+    )]
+    pub target_in_flight: Option<f64>,
+
+    /// Time over which they are averaged, and after which the fleet may change again
+    /// [default: 15s]
+    #[arg(id = "scale-interval", long, env = "BALANCER_SCALE_INTERVAL", value_name = "DURATION")]
+    pub interval: Option<Span>,
+
+    /// The fleet shrinks to no fewer replicas than were wanted at any time within this one
+    /// [default: 5m]
+    #[arg(id = "scale-cool-down", long, env = "BALANCER_SCALE_COOL_DOWN", value_name = "DURATION")]
+    pub cool_down: Option<Span>,
+
+    /// How far the average may be from the target without any change [default: 10%]
+    #[arg(id = "scale-tolerance", long, env = "BALANCER_SCALE_TOLERANCE", value_name = "PERCENT")]
+    pub tolerance: Option<Percent>,
+}
+
 impl HealthSettings {
     pub(super) fn or(self, other: Self) -> Self {
         first_of!(
@@ -135,5 +172,11 @@ impl OutlierSettings {
 impl RespawnSettings {
     pub(super) fn or(self, other: Self) -> Self {
         first_of!(self, other; base, max, reset_after;)
+    }
+}
+
+impl ScaleSettings {
+    pub(super) fn or(self, other: Self) -> Self {
+        first_of!(self, other; min, max, target_in_flight, interval, cool_down, tolerance;)
     }
 }

@@ -26,6 +26,11 @@ impl Roster {
         nodes.into_iter().map(|(_, hostname)| hostname).collect()
     }
 
+    /// The same by their seats.
+    pub fn by_seat(&self) -> impl Iterator<Item = &Hostname> {
+        self.fit_to_serve().map(|(hostname, _)| hostname)
+    }
+
     /// Whether a replica can be switched on and off: it has joined, and is not leaving. One that is
     /// ejected can, too: that lasts beyond its ejection.
     pub fn is_node(&self, hostname: &Hostname) -> bool {

@@ -76,6 +76,11 @@ impl Roster {
         Ok(generation)
     }
 
+    /// Whether a rolling update, or the undoing of one, is under way.
+    pub fn is_rolling(&self) -> bool {
+        self.roll.as_ref().is_some_and(|roll| roll.state.is_under_way())
+    }
+
     /// Follows the latest rolling update of which a replica knows: another balancer's, or that of
     /// this one before its restart.
     pub(super) fn follow(&mut self, listing: &[Observed], now: Instant) {

@@ -44,6 +44,20 @@ fn added_replicas_join_together_with_the_named_ones_first() {
 }
 
 #[test]
+fn the_size_counts_those_that_are_still_to_come() {
+    let mut world = World::booted(3, 1);
+    assert_eq!((world.roster.size(), world.roster.is_adding()), (3, false));
+    world.roster.add(change(2, &[]), world.now).unwrap();
+    world.act();
+    assert_eq!((world.roster.size(), world.roster.is_adding()), (5, true));
+    assert_eq!(world.roster.members().count(), 3);
+    world.settle();
+    assert_eq!((world.roster.size(), world.roster.is_adding()), (5, false));
+    world.roster.remove(change(4, &[]), &mut world.rng).unwrap();
+    assert_eq!(world.roster.size(), 1, "those that leave do not count");
+}
+
+#[test]
 fn a_failed_addition_leaves_nothing_behind() {
     let mut world = World::booted(3, 1);
     world.roster.add(change(3, &["S5"]), world.now).unwrap();

@@ -55,6 +55,8 @@ impl Losses {
             | What::RollDone { .. }
             | What::RollUndone { .. }
             | What::RollFailed { .. }
+            | What::Scaling { .. }
+            | What::ScaleFailed(_)
             | What::EngineLost(_)
             | What::EngineBack => false,
         }

@@ -216,3 +216,27 @@ fn overload_answers_more_than_its_replicas_can_take_at_once() {
     // ⌈1.25 · 60 / 6⌉ and what was over before the last one came.
     assert!(nodes.values().all(|node| node["requests"].as_u64().unwrap() <= 30), "{stats}");
 }
+
+#[test]
+fn autoscale_has_as_many_replicas_as_the_load_wants() {
+    let file = example("autoscale.toml");
+    let flags = ["--config", file.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+    let balancer = Balancer::start(&[&flags[..], &["--scale-interval", "300ms"]].concat());
+    assert_eq!(balancer.wait_for_replicas(2), ["S1", "S2"]);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..24)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut client = Client::of(&balancer);
+                    // 24 in flight are three times eight.
+                    while balancer.replicas().len() < 3 {
+                        greeters(&mut client, 10, "");
+                    }
+                })
+            })
+            .collect();
+        for client in clients {
+            client.join().unwrap();
+        }
+    });
+}

@@ -14,7 +14,9 @@ fn images(world: &World) -> Vec<Option<String>> {
 #[test]
 fn a_rolling_update_replaces_seat_by_seat_and_every_seat_is_served_all_the_time() {
     let mut world = World::booted(4, 1);
+    assert!(!world.roster.is_rolling());
     assert_eq!(world.roster.roll(to("v2", 1), world.now).unwrap(), 1);
+    assert!(world.roster.is_rolling());
     for _ in 0..1_000 {
         let quiet = world.calm();
         assert_eq!(world.serving().len(), 4);
@@ -28,6 +30,7 @@ fn a_rolling_update_replaces_seat_by_seat_and_every_seat_is_served_all_the_time(
     assert_eq!(world.seats(), [1, 2, 3, 4]);
     let status = world.roster.roll_status().unwrap();
     assert_eq!((status.state, status.done, status.total), ("done", 4, 4));
+    assert!(!world.roster.is_rolling());
     // What comes after it runs the same.
     world.kill(0);
     world.settle();
