@@ -200,7 +200,27 @@ fn those_that_start_their_replicas_themselves_do_so() {
 
 #[test]
 fn overload_answers_more_than_its_replicas_can_take_at_once() {
-    let file = example("overload.toml");
+    let (balancer, stats) = crowded("overload.toml");
+    let nodes = stats["nodes"].as_object().unwrap();
+    // ⌈1.25 · 60 / 6⌉ and what was over before the last one came.
+    assert!(nodes.values().all(|node| node["requests"].as_u64().unwrap() <= 30), "{stats}");
+    assert!(balancer.events("replica is ejected").is_empty());
+}
+
+#[test]
+fn controller_looks_after_requests_in_turns() {
+    let (balancer, stats) = crowded("controller.toml");
+    let nodes = stats["nodes"].as_object().unwrap();
+    assert!(nodes.values().all(|node| node["requests"] == 10), "{stats}");
+    let path = "/loadbalancer/node/S1";
+    let node = request(balancer.admin, "GET", path, &[], b"").json();
+    assert_eq!(node["enabled"], true, "ten are not too many: {node}");
+}
+
+/// A balancer by an example with six replicas, after sixty requests that came at once, and its
+/// statistics.
+fn crowded(name: &str) -> (Balancer, serde_json::Value) {
+    let file = example(name);
     let flags = ["--config", file.to_str().unwrap(), "--listen", "127.0.0.1:0"];
     let balancer = Balancer::start(&flags);
     balancer.wait_for_replicas(6);
@@ -211,10 +231,9 @@ fn overload_answers_more_than_its_replicas_can_take_at_once() {
         assert_eq!(client.must_answer("one of many").status, 200);
     }
     let stats = request(balancer.admin, "GET", "/loadbalancer/stats", &[], b"").json();
-    let nodes = stats["load_balancer_stats"]["nodes"].as_object().unwrap();
-    assert_eq!(stats["load_balancer_stats"]["requests"], 60);
-    // ⌈1.25 · 60 / 6⌉ and what was over before the last one came.
-    assert!(nodes.values().all(|node| node["requests"].as_u64().unwrap() <= 30), "{stats}");
+    let stats = stats["load_balancer_stats"].clone();
+    assert_eq!(stats["requests"], 60);
+    (balancer, stats)
 }
 
 #[test]
