@@ -20,10 +20,11 @@
 //! | [`reply`] | the envelope of the balancer's own answers |
 //! | [`metrics`] | what is counted, without a lock on a request's way |
 //! | [`telemetry`] | log lines |
+//! | [`watch`] | the overload controller as a program of its own, against any balancer |
 //!
 //! Arrows only point down: `main → lib → {proxy, admin, prober, supervisor} → state → routing →
 //! fleet::seat`, `{proxy, prober} → http1`, `{proxy, admin} → metrics → routing`, `lib → reload →
-//! proxy`, and `supervisor → {runtime, fleet}`.
+//! proxy`, `supervisor → {runtime, fleet}`, and `main → watch → fleet::overload`.
 //!
 //! # The way of a request
 //!
@@ -48,6 +49,7 @@ pub mod runtime;
 pub mod state;
 pub mod supervisor;
 pub mod telemetry;
+pub mod watch;
 
 use std::io;
 use std::net::TcpListener;

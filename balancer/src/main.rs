@@ -14,7 +14,8 @@ use balancer::routing::key::KeySource;
 use balancer::runtime::docker::Docker;
 use balancer::runtime::fixed::Fixed;
 use balancer::runtime::process::{self, Process};
-use balancer::{Listeners, descriptors, telemetry};
+use balancer::watch::options::WatchSettings;
+use balancer::{Listeners, descriptors, telemetry, watch};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::warn;
@@ -47,6 +48,9 @@ enum Task {
         /// The file
         file: PathBuf,
     },
+    /// Take overloaded replicas of a balancer out of rotation until they have recovered, through
+    /// its overload API
+    Watch(Box<WatchSettings>),
     /// Run the embedded demo replica: what the process runtime starts where no --command is given
     Replica(server::Options),
 }
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command.unwrap_or(Task::Serve(Box::new(cli.serve))) {
         Task::Serve(serve) => run(*serve),
         Task::Check { file } => check(&file),
+        Task::Watch(settings) => control(*settings),
         Task::Replica(options) => server::main(options).map_err(anyhow::Error::from),
     };
     match outcome {
@@ -141,6 +146,15 @@ fn run(serve: Serve) -> anyhow::Result<()> {
                 balancer::run(config, listeners, runtime, source, shutdown).await?;
             }
         }
+        Ok(())
+    })
+}
+
+fn control(settings: WatchSettings) -> anyhow::Result<()> {
+    let options = settings.check()?;
+    telemetry::start(&options.log).context("'--log-level' is wrong")?;
+    actix_web::rt::System::new().block_on(async {
+        watch::run(options, shutdown()?).await?;
         Ok(())
     })
 }

@@ -22,3 +22,4 @@ mod routes;
 mod scale;
 mod support;
 mod tls;
+mod watch;
