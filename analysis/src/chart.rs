@@ -6,6 +6,7 @@ pub(crate) mod lines;
 mod mark;
 mod page;
 mod raster;
+pub(crate) mod series;
 pub(crate) mod theme;
 pub(crate) mod timeline;
 

@@ -3,6 +3,7 @@
 pub(crate) mod chaos;
 pub(crate) mod fan;
 pub(crate) mod heal;
+pub(crate) mod overload;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     A4(ExperimentArgs),
     /// F-1 and F-2: requests to all replicas, to several for the first success, or hedged
     Fan(fan::Args),
+    /// Ways to balance at 50 to 110 % of what the replicas can do, measured and simulated
+    Overload(overload::Args),
     /// All experiments, one after another
     All(ShotArgs),
     /// Time the balancer: 10,000 requests, /add against `docker run`, look-ups

@@ -50,7 +50,7 @@ pub(crate) struct LoadPlan {
 }
 
 /// When requests are launched.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Pace {
     /// All as async tasks at once.
     AllAtOnce,
@@ -58,12 +58,15 @@ pub(crate) enum Pace {
     InFlight(usize),
     /// So many a second, evenly, whether answers come or not (an open loop).
     PerSecond(f64),
+    /// Each at its own moment from the start of the run, ascending, whether answers come or not. A
+    /// launch that is late counts from the moment at which it was due.
+    At(Arc<[Duration]>),
 }
 
 /// One request and what became of it. Times count from the start of the run.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
-    /// When its task was launched.
+    /// When its task was launched; with [`Pace::At`] when it was due.
     pub(crate) launched: Duration,
     /// When it had the right to a connection.
     pub(crate) sent: Duration,
@@ -125,6 +128,19 @@ pub(crate) fn request_ids(seed: u64, count: usize) -> Vec<u32> {
     (0..count).map(|_| rng.random_range(100_000..1_000_000)).collect()
 }
 
+// === impl Pace ===
+
+impl Pace {
+    /// When the request with this index is to be launched, for a pace that keeps a schedule.
+    fn due(&self, index: usize) -> Option<Duration> {
+        match self {
+            Pace::AllAtOnce | Pace::InFlight(_) => None,
+            Pace::PerSecond(rate) => Some(Duration::from_secs_f64(index as f64 / rate)),
+            Pace::At(moments) => moments.get(index).copied(),
+        }
+    }
+}
+
 // === impl Sample ===
 
 impl Sample {
@@ -149,23 +165,26 @@ pub(crate) async fn run(plan: LoadPlan, progress: &ProgressBar) -> Run {
         start: Instant::now(),
         plan,
     });
-    let turns = match shared.plan.pace {
-        Pace::InFlight(count) => Some(Arc::new(Semaphore::new(count.max(1)))),
-        Pace::AllAtOnce | Pace::PerSecond(_) => None,
+    let turns = match &shared.plan.pace {
+        Pace::InFlight(count) => Some(Arc::new(Semaphore::new((*count).max(1)))),
+        Pace::AllAtOnce | Pace::PerSecond(_) | Pace::At(_) => None,
     };
 
     let mut tasks = JoinSet::new();
     for index in 0..shared.plan.ids.len() {
-        if let Pace::PerSecond(rate) = shared.plan.pace {
-            let due = shared.start + Duration::from_secs_f64(index as f64 / rate);
-            tokio::time::sleep_until(due.into()).await;
+        let due = shared.plan.pace.due(index);
+        if let Some(due) = due {
+            tokio::time::sleep_until((shared.start + due).into()).await;
         }
         let turn = match &turns {
             Some(turns) => Arc::clone(turns).acquire_owned().await.ok(),
             None => None,
         };
         let (shared, progress) = (Rc::clone(&shared), progress.clone());
-        let launched = shared.start.elapsed();
+        let launched = match &shared.plan.pace {
+            Pace::At(_) => due.unwrap_or_default(),
+            Pace::AllAtOnce | Pace::InFlight(_) | Pace::PerSecond(_) => shared.start.elapsed(),
+        };
         tasks.spawn_local(async move {
             let sample = shared.request(index, launched).await;
             drop(turn);

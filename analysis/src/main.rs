@@ -1,8 +1,8 @@
 //! Load generator, experiments and charts.
 //!
-//! `analysis load` sends many requests to any URL. `analysis a1` to `a4` and `fan` start the real balancer,
-//! measure it, and leave figures and charts in `report/`; `analysis bench` times it, and
-//! `analysis proxies` puts it beside nginx and HAProxy.
+//! `analysis load` sends many requests to any URL. `analysis a1` to `a4`, `fan` and `overload` start
+//! the real balancer, measure it, and leave figures and charts in `report/`; `analysis bench` times
+//! it, and `analysis proxies` puts it beside nginx and HAProxy.
 //!
 //! ```text
 //! main        parse → dispatch → exit code
@@ -10,6 +10,7 @@
 //! load        the load generator
 //! system      the balancer in a process of its own, its REST interface, its replicas' deaths
 //! experiment  A-1 to A-4, F-1 and F-2
+//! overload    ways to balance under too many requests, measured and simulated
 //! bench       how fast the balancer is
 //! proxies     nginx, HAProxy and the balancer at the same work, in turns
 //! chaos       faults at random under load, and what must hold all the same
@@ -26,6 +27,7 @@ mod cli;
 mod experiment;
 mod heal;
 mod load;
+mod overload;
 mod proxies;
 mod report;
 mod stats;
@@ -45,6 +47,8 @@ use load::summary::Summary;
 
 /// How two experiments are called that are made together.
 const FAN: &str = "F-1 and F-2";
+/// How the one without a number is called.
+const OVERLOAD: &str = "overload";
 
 /// 0: all is well. 1: a request failed, a measurement is not what it must be, or it could not be
 /// made. 2: the command line is wrong.
@@ -88,6 +92,9 @@ async fn dispatch(command: Command) -> anyhow::Result<Problems> {
         }
         Command::A4(args) => done("A-4", &args.out, a4::run(&args.setup()?).await),
         Command::Fan(args) => done(FAN, &args.out, fan::run(&args.setup()?, &args.plan()?).await),
+        Command::Overload(args) => {
+            done(OVERLOAD, &args.out, overload::run(&args.setup()?, &args.plan()?).await)
+        }
         Command::All(args) => all(&args).await,
         Command::Bench(args) => {
             bench::run(&args.experiment.setup()?, args.rounds).await?;
@@ -132,6 +139,7 @@ async fn all(args: &ShotArgs) -> anyhow::Result<Problems> {
     note("A-3", a3::run(&setup, &shot).await);
     note("A-4", a4::run(&setup).await);
     note(FAN, fan::run(&setup, &fan::Plan::default()).await);
+    note(OVERLOAD, overload::run(&setup, &overload::Plan::default()).await);
     Ok(problems)
 }
 
