@@ -165,7 +165,7 @@ pub struct Settings {
     pub access_log: Option<bool>,
 
     /// Which log lines are written: error, warn, info, debug, trace, or a filter such as
-    /// balancer=debug [default: info]
+    /// balancer=debug; a level also by LOG_LEVEL, in any case [default: info]
     #[arg(long, env = "BALANCER_LOG_LEVEL", value_name = "FILTER")]
     pub log_level: Option<String>,
 
