@@ -169,7 +169,7 @@ impl Config {
         let tls = listen::tls(settings.tls.clone(), listen)?;
         let listed = runtime::kind(&settings) == RuntimeKind::Static;
         let admin = listen::admin(settings.admin.clone(), listen, tls.as_ref(), listed)?;
-        let placement = placement::placement(&settings)?;
+        let placement = placement::placement(&settings, listed)?;
         let seconds = if listed { LISTED_INTERVAL } else { OWNED_INTERVAL };
         let path = settings.health_path.clone();
         let health = fleet::health(settings.health.clone(), path, seconds)?;

@@ -1,5 +1,5 @@
-//! A look-up on the ring allocates nothing, nor does counting a request. A program of its own, since
-//! it counts every allocation of the process.
+//! A look-up in any placement allocates nothing, nor does counting a request. A program of its own,
+//! since it counts every allocation of the process.
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use balancer::fleet::seat::{Hostname, MemberId, Seat};
 use balancer::metrics::{Code, Metrics};
-use balancer::routing::placement::{ClassicConfig, Member, Placement, PlacementConfig, RingConfig};
+use balancer::routing::placement::{
+    ClassicConfig, MaglevConfig, Member, Placement, PlacementConfig, RingConfig, Secret, TableSize,
+};
 use balancer::routing::table::{Replica, ReplicaId};
 
 #[global_allocator]
@@ -70,8 +72,16 @@ fn looking_owners_up_and_counting_allocate_nothing() {
     assert_eq!(dhat::HeapStats::get().total_blocks - before, 1, "allocations are counted");
 
     for seats in [3, 56, 1_000] {
-        let ring = PlacementConfig::Ring(RingConfig::default());
-        assert_eq!(allocations_of_lookups(&ring, seats), 0, "ring of {seats}");
+        let table_size = TableSize::new(100_003).expect("a prime");
+        for config in [
+            PlacementConfig::Ring(RingConfig::default()),
+            PlacementConfig::Ketama,
+            PlacementConfig::Maglev(MaglevConfig { table_size, ..MaglevConfig::default() }),
+            PlacementConfig::Rendezvous(Secret::default()),
+            PlacementConfig::Jump(Secret::default()),
+        ] {
+            assert_eq!(allocations_of_lookups(&config, seats), 0, "{config:?} of {seats}");
+        }
     }
     let classic = PlacementConfig::Classic(ClassicConfig::default());
     assert_eq!(allocations_of_lookups(&classic, 56), 0, "classic");

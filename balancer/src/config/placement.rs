@@ -3,10 +3,12 @@
 use super::ConfigError;
 use super::check::{must, within};
 use super::settings::{
-    ClassicHashKind, ClassicSettings, PlacementKind, ProbingKind, RingSettings, Settings,
+    ClassicHashKind, ClassicSettings, MaglevSettings, PlacementKind, ProbingKind, RingSettings,
+    Settings,
 };
 use crate::routing::placement::{
-    ClassicConfig, ClassicHash, PlacementConfig, Probing, RingConfig, Secret,
+    ClassicConfig, ClassicHash, MaglevConfig, PlacementConfig, Probing, RingConfig, Secret,
+    TableSize,
 };
 
 /// The most virtual nodes of a replica: more only cost memory.
@@ -15,13 +17,26 @@ const VIRTUAL_NODES_MAX: u32 = 65_536;
 /// The most slots of the classic ring.
 const SLOTS_MAX: u32 = 1 << 20;
 
-/// Both tables are checked, whichever is used: a mistake in the other would only show later.
-pub(super) fn placement(settings: &Settings) -> Result<PlacementConfig, ConfigError> {
+/// All tables are checked, whichever is used: a mistake in another would only show later.
+pub(super) fn placement(settings: &Settings, listed: bool) -> Result<PlacementConfig, ConfigError> {
     let (ring, classic) = (ring(&settings.ring)?, classic(&settings.classic)?);
-    Ok(match settings.placement.unwrap_or(PlacementKind::Ring) {
+    // Whatever is keyed has the one secret: an outsider is the same to all.
+    let secret = ring.secret;
+    let maglev = maglev(&settings.maglev, secret)?;
+    let placement = match settings.placement.unwrap_or(PlacementKind::Ring) {
         PlacementKind::Ring => PlacementConfig::Ring(ring),
         PlacementKind::Classic => PlacementConfig::Classic(classic),
-    })
+        PlacementKind::Ketama => PlacementConfig::Ketama,
+        PlacementKind::Maglev => PlacementConfig::Maglev(maglev),
+        PlacementKind::Rendezvous => PlacementConfig::Rendezvous(secret),
+        PlacementKind::Jump => PlacementConfig::Jump(secret),
+    };
+    if listed && placement.needs_seats() {
+        let name = placement.name();
+        let why = format!("must not be {name:?} for listed replicas: it needs seats");
+        return Err(must("placement", why));
+    }
+    Ok(placement)
 }
 
 fn ring(settings: &RingSettings) -> Result<RingConfig, ConfigError> {
@@ -30,6 +45,16 @@ fn ring(settings: &RingSettings) -> Result<RingConfig, ConfigError> {
     within("ring.virtual_nodes", virtual_nodes, 1..=VIRTUAL_NODES_MAX)?;
     let secret = settings.secret.map_or(default.secret, |hex| Secret(hex.0));
     Ok(RingConfig { virtual_nodes, secret })
+}
+
+fn maglev(settings: &MaglevSettings, secret: Secret) -> Result<MaglevConfig, ConfigError> {
+    let table_size = match settings.table_size {
+        Some(size) => {
+            TableSize::new(size).map_err(|bad| must("maglev.table_size", bad.to_string()))?
+        }
+        None => TableSize::default(),
+    };
+    Ok(MaglevConfig { table_size, secret })
 }
 
 fn classic(settings: &ClassicSettings) -> Result<ClassicConfig, ConfigError> {

@@ -23,7 +23,9 @@ pub use forwarding::{ForwardedSettings, RetrySettings};
 pub use limits::{LimitSettings, TimeoutSettings};
 pub use listen::{AdminSettings, TlsSettings};
 pub use overload::{OverloadSettings, level};
-pub use placement::{ClassicHashKind, ClassicSettings, PlacementKind, ProbingKind, RingSettings};
+pub use placement::{
+    ClassicHashKind, ClassicSettings, MaglevSettings, PlacementKind, ProbingKind, RingSettings,
+};
 pub use route::{
     BackoffSettings, HedgeSettings, RouteRetry, RouteSettings, RouteTimeouts, SendKind,
 };
@@ -177,6 +179,10 @@ pub struct Settings {
     #[command(flatten)]
     pub classic: ClassicSettings,
 
+    /// `[maglev]`
+    #[command(flatten)]
+    pub maglev: MaglevSettings,
+
     /// `[health]`
     #[command(flatten)]
     pub health: HealthSettings,
@@ -312,7 +318,7 @@ impl Settings {
             network, port, memory, cpus, pids, pull, pool, keep_replicas, placement, policy, key,
             balance_factor,
             health_path, workers, log_format, access_log, log_level;
-            ring, classic, health, outliers, overload, admission, respawn, scale, timeouts, limits,
+            ring, classic, maglev, health, outliers, overload, admission, respawn, scale, timeouts, limits,
             retry, forwarded, tls, admin, compat;
             route
         )

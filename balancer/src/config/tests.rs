@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use clap::{Args, Command};
 
 use super::*;
+use crate::routing::placement::{MaglevConfig, RingConfig, Secret, TableSize};
 
 fn checked(text: &str) -> Result<Config, String> {
     let settings: Settings = toml::from_str(text).map_err(|error| error.to_string())?;
@@ -18,9 +19,10 @@ fn flagged(arguments: &[&str]) -> Result<Config, String> {
 }
 
 /// Each table, and how the flags of its keys begin.
-const TABLES: [(&str, &str); 15] = [
+const TABLES: [(&str, &str); 16] = [
     ("ring", "ring"),
     ("classic", "classic"),
+    ("maglev", "maglev"),
     ("health", "health"),
     ("timeouts", "timeout"),
     ("limits", "limit"),
@@ -162,6 +164,59 @@ fn more_servers_than_the_placement_has_seats_are_refused() {
     assert!(servers(56).is_ok());
     let told = servers(57).unwrap_err();
     assert!(told.contains("there must be at most 56 servers in all"), "{told}");
+}
+
+#[test]
+fn placements_are_set_by_name_and_share_one_secret() {
+    let hex = "000102030405060708090a0b0c0d0e0f";
+    let secret = Secret([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+    let table_size = TableSize::new(101).unwrap();
+    for (name, expected) in [
+        ("ring", PlacementConfig::Ring(RingConfig { secret, ..RingConfig::default() })),
+        ("ketama", PlacementConfig::Ketama),
+        ("maglev", PlacementConfig::Maglev(MaglevConfig { table_size, secret })),
+        ("rendezvous", PlacementConfig::Rendezvous(secret)),
+        ("jump", PlacementConfig::Jump(secret)),
+    ] {
+        let ring = format!("[ring]\nsecret = \"{hex}\"\n[maglev]\ntable_size = 101");
+        let file = format!("placement = \"{name}\"\nreplicas = 1\n{ring}");
+        assert_eq!(checked(&file).unwrap().placement, expected);
+        let flags = [
+            format!("--placement={name}"),
+            "--replicas=1".to_owned(),
+            format!("--ring-secret={hex}"),
+            "--maglev-table-size=101".to_owned(),
+        ];
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        assert_eq!(flagged(&flags).unwrap().placement, expected);
+        assert_eq!(expected.name(), name);
+    }
+    let default = checked("placement = \"maglev\"").unwrap().placement;
+    assert_eq!(default, PlacementConfig::Maglev(MaglevConfig::default()));
+    assert_eq!(default.capacity(), Some(655));
+}
+
+#[test]
+fn a_table_of_maglev_has_a_size_that_fits_whether_it_is_used_or_not() {
+    for (text, said) in [
+        ("[maglev]\ntable_size = 100", "'maglev.table_size' must be 101 to 5000011, not 100"),
+        (
+            "[maglev]\ntable_size = 1000",
+            "'maglev.table_size' must be a prime number such as 1009, not 1000",
+        ),
+        (
+            "placement = \"maglev\"\n[maglev]\ntable_size = 211",
+            "'replicas' must be at most 2 ('max_replicas' is 1000, placement maglev has 2 seats)",
+        ),
+        (
+            "placement = \"jump\"\nservers = [\"a:1\"]",
+            "'placement' must not be \"jump\" for listed replicas: it needs seats",
+        ),
+    ] {
+        let told = checked(text).expect_err(text);
+        assert!(told.starts_with(said), "{text}: {told}");
+    }
+    assert!(checked("placement = \"jump\"").is_ok());
 }
 
 #[test]
@@ -531,6 +586,7 @@ fn what_changes_while_it_runs_takes_effect_or_is_told() {
         ("max_replicas = 4", "max_replicas"),
         ("placement = \"classic\"", "placement"),
         ("[ring]\nvirtual_nodes = 7", "placement"),
+        ("placement = \"ketama\"", "placement"),
         ("spares = 1", "spares"),
         ("[health]\nfall = 4", "[health]"),
         ("[outliers]\nconsecutive = 4", "[outliers]"),

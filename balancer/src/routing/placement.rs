@@ -1,18 +1,36 @@
 //! How members divide the key space: a key's owners, best first, behind one type.
 //!
-//! Every placement is built from the same [`Member`]s whatever order they come in, and every one
-//! comes down to a circle of points: a key falls on a place of the circle, the first point at or
-//! after it is its owner, and the next owners follow clockwise, each member once.
+//! Every placement is built from the same [`Member`]s whatever order they come in, and names every
+//! member once for a key, in an order that depends on nothing but the key. Four of them come down
+//! to a round of points, slots or entries: a key falls on a place of it, and the next owners follow
+//! from there. `rendezvous` compares all members by a score, `jump` works a seat out.
 
+mod circle;
 pub mod classic;
+mod fingerprint;
+pub mod jump;
+pub mod ketama;
+pub mod maglev;
+mod moved;
+mod owners;
+pub mod rendezvous;
 pub mod ring;
 
-use smallvec::SmallVec;
+#[cfg(test)]
+mod tests;
+
 use thiserror::Error;
 
 use crate::fleet::seat::MemberId;
 
 pub use classic::{Classic, ClassicConfig, ClassicHash, Probing};
+pub use jump::Jump;
+pub use ketama::Ketama;
+pub use maglev::{BadTableSize, Maglev, MaglevConfig, TableSize};
+pub use moved::Moved;
+pub use owners::Owners;
+use owners::{FEW, Way};
+pub use rendezvous::Rendezvous;
 pub use ring::{Ring, RingConfig, Secret};
 
 /// One that owns a part of the key space.
@@ -20,10 +38,11 @@ pub use ring::{Ring, RingConfig, Secret};
 pub struct Member {
     /// Its identity: the only thing that its points depend on.
     pub id: MemberId,
-    /// Multiplies its points; 1 for all where nothing else is said.
+    /// Multiplies its points, or what else its share comes from; 1 for all where nothing else is
+    /// said. `jump` has no weights.
     pub weight: u32,
     /// How many tenths of its points there are, 1 to 10: a newcomer's share grows by them, and
-    /// keys move only to it.
+    /// keys move only to it (with `maglev`, nearly so).
     pub tenths: u8,
 }
 
@@ -34,6 +53,14 @@ pub enum PlacementConfig {
     Ring(RingConfig),
     /// A small ring of slots with polynomial hashes and probing.
     Classic(ClassicConfig),
+    /// The ring of nginx's `hash … consistent`.
+    Ketama,
+    /// A table in which every member has its share of entries.
+    Maglev(MaglevConfig),
+    /// The highest score of all members for the key. The secret keys the SipHash of both.
+    Rendezvous(Secret),
+    /// Worked out from the number of seats. The secret keys the SipHash of request keys.
+    Jump(Secret),
 }
 
 /// A placement over a set of members. Members are known by their index in ascending order of
@@ -41,6 +68,7 @@ pub enum PlacementConfig {
 #[derive(Clone, Debug)]
 pub struct Placement {
     members: Box<[Member]>,
+    fingerprint: u64,
     kind: Kind,
 }
 
@@ -48,6 +76,10 @@ pub struct Placement {
 enum Kind {
     Ring(Ring),
     Classic(Classic),
+    Ketama(Ketama),
+    Maglev(Maglev),
+    Rendezvous(Rendezvous),
+    Jump(Jump),
 }
 
 /// Why a placement cannot be built.
@@ -61,28 +93,26 @@ pub enum PlacementError {
         /// The slots there are.
         slots: u32,
     },
+    /// More members than the table is for.
+    #[error(
+        "the table is for {most} members, not {members}: a larger 'maglev.table_size' is for more"
+    )]
+    Crowded {
+        /// The members.
+        members: usize,
+        /// How many it is for.
+        most: usize,
+    },
+    /// A member has no seat, and the placement knows nothing else.
+    #[error("placement jump needs seats, and {0} has none")]
+    NoSeat(MemberId),
     /// A member came twice.
     #[error("member {0} is there twice")]
     Duplicate(MemberId),
 }
 
-/// A key's owners, best first: indexes of members, each once. Allocates nothing for the first
-/// eight of them.
-#[derive(Debug)]
-pub struct Owners<'a> {
-    circle: &'a [u32],
-    next: usize,
-    left: usize,
-    members: usize,
-    few: SmallVec<[u32; FEW]>,
-    many: Vec<u64>,
-}
-
 /// All points of a member.
 const TENTHS: u8 = 10;
-
-/// How many owners are told apart without a bitmap.
-const FEW: usize = 8;
 
 // === impl PlacementConfig ===
 
@@ -90,9 +120,18 @@ impl PlacementConfig {
     /// How many seats there are at most; `None` where there is no bound.
     pub fn capacity(&self) -> Option<usize> {
         match self {
-            PlacementConfig::Ring(_) => None,
             PlacementConfig::Classic(classic) => Some(classic.capacity()),
+            PlacementConfig::Maglev(maglev) => Some(maglev.table_size.members()),
+            PlacementConfig::Ring(_)
+            | PlacementConfig::Ketama
+            | PlacementConfig::Rendezvous(_)
+            | PlacementConfig::Jump(_) => None,
         }
+    }
+
+    /// Whether members must have seats: those that are only listed have none.
+    pub fn needs_seats(&self) -> bool {
+        matches!(self, PlacementConfig::Jump(_))
     }
 
     /// The name that the configuration knows it by.
@@ -100,6 +139,10 @@ impl PlacementConfig {
         match self {
             PlacementConfig::Ring(_) => "ring",
             PlacementConfig::Classic(_) => "classic",
+            PlacementConfig::Ketama => "ketama",
+            PlacementConfig::Maglev(_) => "maglev",
+            PlacementConfig::Rendezvous(_) => "rendezvous",
+            PlacementConfig::Jump(_) => "jump",
         }
     }
 }
@@ -111,7 +154,8 @@ impl Placement {
     /// key has an owner then.
     ///
     /// # Errors
-    /// When a member is there twice, or the placement has no room for so many.
+    /// When a member is there twice or has no seat where it needs one, or the placement has no room
+    /// for so many.
     pub fn build(config: &PlacementConfig, members: &[Member]) -> Result<Self, PlacementError> {
         let mut members: Box<[Member]> = members.into();
         members.sort_unstable_by_key(|member| member.id);
@@ -121,8 +165,15 @@ impl Placement {
         let kind = match config {
             PlacementConfig::Ring(config) => Kind::Ring(Ring::build(config, &members)),
             PlacementConfig::Classic(config) => Kind::Classic(Classic::build(config, &members)?),
+            PlacementConfig::Ketama => Kind::Ketama(Ketama::build(&members)),
+            PlacementConfig::Maglev(config) => Kind::Maglev(Maglev::build(config, &members)?),
+            PlacementConfig::Rendezvous(secret) => {
+                Kind::Rendezvous(Rendezvous::build(*secret, &members))
+            }
+            PlacementConfig::Jump(secret) => Kind::Jump(Jump::build(*secret, &members)?),
         };
-        Ok(Self { members, kind })
+        let fingerprint = fingerprint::of(config, &members);
+        Ok(Self { members, fingerprint, kind })
     }
 
     /// The members, in ascending order of their identity.
@@ -133,26 +184,35 @@ impl Placement {
     /// The owners of `key`, best first, every member once: indexes into
     /// [`members`](Self::members).
     pub fn owners(&self, key: &[u8]) -> Owners<'_> {
-        let (circle, next) = match &self.kind {
-            Kind::Ring(ring) => (ring.circle(), ring.start(key)),
-            Kind::Classic(classic) => (classic.circle(), classic.start(key)),
+        let way = match &self.kind {
+            Kind::Ring(ring) => Way::round(ring.circle().owners(), ring.start(key)),
+            Kind::Classic(classic) => Way::round(classic.circle(), classic.start(key)),
+            Kind::Ketama(ketama) => Way::round(ketama.circle().owners(), ketama.start(key)),
+            Kind::Maglev(maglev) => Way::round(maglev.entries(), maglev.start(key)),
+            Kind::Rendezvous(rendezvous) => Way::Ranking(rendezvous.ranking(key)),
+            Kind::Jump(jump) => Way::Falls(jump.falls(key)),
         };
-        Owners {
-            circle,
-            next,
-            left: self.members.len(),
-            members: self.members.len(),
-            few: SmallVec::new(),
-            many: Vec::new(),
+        Owners::new(way, self.members.len())
+    }
+
+    /// The exact share of the key space that each member owns, of an ideal hash; they add up to 1.
+    pub fn shares(&self) -> Vec<f64> {
+        let members = self.members.len();
+        match &self.kind {
+            Kind::Ring(ring) => ring.circle().shares(members),
+            Kind::Classic(classic) => classic.shares(members),
+            Kind::Ketama(ketama) => ketama.circle().shares(members),
+            Kind::Maglev(maglev) => maglev.shares(members),
+            Kind::Rendezvous(rendezvous) => rendezvous.shares(),
+            Kind::Jump(jump) => jump.shares(),
         }
     }
 
-    /// The exact share of the key space that each member owns; they add up to 1.
-    pub fn shares(&self) -> Vec<f64> {
-        match &self.kind {
-            Kind::Ring(ring) => ring.shares(self.members.len()),
-            Kind::Classic(classic) => classic.shares(self.members.len()),
-        }
+    /// The same number for two that are built by the same settings over the same members, weights
+    /// and tenths included: they agree on every key, whatever the machine. Others have another. It
+    /// tells nothing of `[ring] secret` but whether that is the same.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
     }
 }
 
@@ -166,245 +226,15 @@ impl Member {
 
     /// What of the requests is for it, against others': its weight, in tenths of it.
     pub fn share(&self) -> u64 {
-        u64::from(self.weight) * u64::from(self.tenths.clamp(1, TENTHS))
+        u64::from(self.weight) * u64::from(self.tenths())
+    }
+
+    fn tenths(&self) -> u8 {
+        self.tenths.clamp(1, TENTHS)
     }
 
     /// How many of `points` it has: the first ones.
     fn part_of(&self, points: u64) -> u64 {
-        let tenths = u64::from(self.tenths.clamp(1, TENTHS));
-        (points * tenths).div_ceil(u64::from(TENTHS))
-    }
-}
-
-// === impl Owners ===
-
-impl Owners<'_> {
-    /// Notes a member; says whether it is new.
-    fn first_time(&mut self, member: u32) -> bool {
-        let bit = |member: u32| (member as usize / 64, 1_u64 << (member % 64));
-        if self.many.is_empty() {
-            if self.few.contains(&member) {
-                return false;
-            }
-            if self.few.len() < FEW {
-                self.few.push(member);
-                return true;
-            }
-            self.many = vec![0; self.members.div_ceil(64)];
-            for known in &self.few {
-                let (word, mask) = bit(*known);
-                self.many[word] |= mask;
-            }
-        }
-        let (word, mask) = bit(member);
-        let new = self.many[word] & mask == 0;
-        self.many[word] |= mask;
-        new
-    }
-}
-
-impl Iterator for Owners<'_> {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        if self.left == 0 {
-            return None;
-        }
-        // Every member has a point, so the walk meets each of them within one turn.
-        for _ in 0..self.circle.len() {
-            let member = self.circle[self.next];
-            self.next = if self.next + 1 == self.circle.len() { 0 } else { self.next + 1 };
-            if self.first_time(member) {
-                self.left -= 1;
-                return Some(member as usize);
-            }
-        }
-        None
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left, Some(self.left))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::fleet::seat::Seat;
-
-    fn member(seat: u32) -> Member {
-        Member::new(MemberId::Seat(Seat::new(seat).unwrap()), 1)
-    }
-
-    fn configs() -> [PlacementConfig; 4] {
-        [
-            PlacementConfig::Ring(RingConfig::default()),
-            PlacementConfig::Classic(ClassicConfig::default()),
-            PlacementConfig::Classic(ClassicConfig {
-                hash: ClassicHash::SipHash,
-                ..ClassicConfig::default()
-            }),
-            PlacementConfig::Classic(ClassicConfig {
-                probing: Probing::Quadratic,
-                ..ClassicConfig::default()
-            }),
-        ]
-    }
-
-    fn owner(placement: &Placement, key: &[u8]) -> Option<MemberId> {
-        placement.owners(key).next().map(|index| placement.members()[index].id)
-    }
-
-    fn seats() -> impl Strategy<Value = Vec<u32>> {
-        proptest::collection::btree_set(1_u32..=56, 1..=40)
-            .prop_map(|seats| seats.into_iter().collect::<Vec<_>>())
-            .prop_shuffle()
-    }
-
-    proptest! {
-        #[test]
-        fn the_build_does_not_depend_on_the_order_of_members(seats in seats(), key: u32) {
-            let given: Vec<Member> = seats.iter().copied().map(member).collect();
-            let mut ascending = given.clone();
-            ascending.sort_by_key(|member| member.id);
-            for config in configs() {
-                let a = Placement::build(&config, &given).unwrap();
-                let b = Placement::build(&config, &ascending).unwrap();
-                let key = key.to_string();
-                prop_assert_eq!(
-                    a.owners(key.as_bytes()).collect::<Vec<_>>(),
-                    b.owners(key.as_bytes()).collect::<Vec<_>>()
-                );
-                prop_assert_eq!(a.shares(), b.shares());
-            }
-        }
-
-        #[test]
-        fn every_member_is_an_owner_exactly_once(seats in seats(), key: u32) {
-            let members: Vec<Member> = seats.iter().copied().map(member).collect();
-            for config in configs() {
-                let placement = Placement::build(&config, &members).unwrap();
-                let mut owners: Vec<usize> =
-                    placement.owners(key.to_string().as_bytes()).collect();
-                owners.sort_unstable();
-                prop_assert_eq!(owners, (0..members.len()).collect::<Vec<_>>());
-            }
-        }
-
-        #[test]
-        fn removing_a_seat_moves_only_its_keys(seats in seats(), keys: [u32; 32]) {
-            prop_assume!(seats.len() > 1);
-            let members: Vec<Member> = seats.iter().copied().map(member).collect();
-            let config = PlacementConfig::Ring(RingConfig::default());
-            let all = Placement::build(&config, &members).unwrap();
-            let rest = Placement::build(&config, &members[1..]).unwrap();
-            for key in keys {
-                let key = key.to_string();
-                let before = owner(&all, key.as_bytes());
-                let after = owner(&rest, key.as_bytes());
-                if before == Some(members[0].id) {
-                    // … and they go to what was their second owner.
-                    let second = all.owners(key.as_bytes()).nth(1).map(|i| all.members()[i].id);
-                    prop_assert_eq!(after, second);
-                } else {
-                    prop_assert_eq!(after, before);
-                }
-            }
-        }
-
-        #[test]
-        fn shares_are_what_random_keys_see(seats in 1_u32..=8, seed: u64) {
-            use rand::{RngExt as _, SeedableRng as _};
-            let members: Vec<Member> = (1..=seats).map(member).collect();
-            for config in configs() {
-                let placement = Placement::build(&config, &members).unwrap();
-                let shares = placement.shares();
-                prop_assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9);
-                let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
-                let mut counts = vec![0_u32; members.len()];
-                for _ in 0..2_000 {
-                    // Whole rounds of residues, so that the classic ring's shares hold.
-                    let key = rng.random_range(0_u32..512 * 1_000).to_string();
-                    counts[placement.owners(key.as_bytes()).next().unwrap()] += 1;
-                }
-                for (count, share) in counts.into_iter().zip(shares) {
-                    let deviation = (share * (1.0 - share) / 2_000.0).sqrt();
-                    let measured = f64::from(count) / 2_000.0;
-                    prop_assert!((measured - share).abs() <= 6.0 * deviation + 1e-9);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_growing_share_takes_keys_from_others_and_moves_none_between_them() {
-        for config in configs() {
-            let keys: Vec<String> = (0..2_000_u32).map(|key| (key * 7).to_string()).collect();
-            let with = |tenths| {
-                let members = [member(1), member(2), Member { tenths, ..member(3) }, member(4)];
-                let placement = Placement::build(&config, &members).unwrap();
-                let owners = keys.iter().map(|key| owner(&placement, key.as_bytes()).unwrap());
-                (owners.collect::<Vec<_>>(), placement.shares()[2])
-            };
-            let newcomer = member(3).id;
-            let mut before = with(1);
-            assert!(before.1 < 0.12, "{config:?}: {}", before.1);
-            for tenths in 2..=10 {
-                let after = with(tenths);
-                assert!(after.1 >= before.1, "{config:?}: the share shrinks at {tenths}");
-                for (old, new) in before.0.iter().zip(&after.0) {
-                    assert!(old == new || *new == newcomer, "{config:?}: moved at {tenths}");
-                }
-                before = after;
-            }
-            let whole = [member(1), member(2), member(3), member(4)];
-            let whole = Placement::build(&config, &whole).unwrap().shares()[2];
-            assert!((before.1 - whole).abs() < 1e-9);
-        }
-    }
-
-    #[test]
-    fn weights_multiply_the_share() {
-        let members = [member(1), Member { weight: 3, ..member(2) }];
-        let config =
-            PlacementConfig::Ring(RingConfig { virtual_nodes: 4_000, ..RingConfig::default() });
-        let shares = Placement::build(&config, &members).unwrap().shares();
-        assert!((shares[1] / shares[0] - 3.0).abs() < 0.2, "{shares:?}");
-    }
-
-    #[test]
-    fn a_secret_moves_the_keys() {
-        let members: Vec<Member> = (1..=8).map(member).collect();
-        let with = |secret| {
-            let ring = RingConfig { secret: Secret(secret), ..RingConfig::default() };
-            Placement::build(&PlacementConfig::Ring(ring), &members).unwrap()
-        };
-        let (a, b) = (with([1; 16]), with([2; 16]));
-        let moved = (0..1_000_u32)
-            .filter(|key| {
-                let key = key.to_string();
-                owner(&a, key.as_bytes()) != owner(&b, key.as_bytes())
-            })
-            .count();
-        assert!(moved > 800, "{moved} of 1000 moved, 875 are to be expected");
-    }
-
-    #[test]
-    fn no_members_own_nothing() {
-        for config in configs() {
-            let placement = Placement::build(&config, &[]).unwrap();
-            assert_eq!(placement.owners(b"1").next(), None);
-            assert!(placement.shares().is_empty());
-        }
-    }
-
-    #[test]
-    fn a_member_that_comes_twice_is_refused() {
-        for config in configs() {
-            let error = Placement::build(&config, &[member(1), member(1)]).unwrap_err();
-            assert_eq!(error, PlacementError::Duplicate(member(1).id));
-        }
+        (points * u64::from(self.tenths())).div_ceil(u64::from(TENTHS))
     }
 }

@@ -14,6 +14,7 @@ mod fleet;
 mod forwarding;
 mod guard;
 mod heal;
+mod ketama;
 mod listed;
 mod load;
 mod metrics;

@@ -14,8 +14,9 @@ pub struct RingSettings {
     #[arg(id = "ring-virtual-nodes", long, env = "BALANCER_RING_VIRTUAL_NODES", value_name = "N")]
     pub virtual_nodes: Option<u32>,
 
-    /// ring: 16 bytes in hexadecimal that key the hash of points and requests, so that outsiders
-    /// cannot aim at a replica; balancers that should agree share it [default: zeros]
+    /// ring, maglev, rendezvous, jump: 16 bytes in hexadecimal that key the hash of replicas and
+    /// requests, so that outsiders cannot aim at a replica; balancers that should agree share it
+    /// [default: zeros]
     #[arg(
         id = "ring-secret",
         long,
@@ -85,6 +86,16 @@ pub struct ClassicSettings {
     pub virtual_node_coefficients: Option<Vec<u64>>,
 }
 
+/// `[maglev]`
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MaglevSettings {
+    /// maglev: entries of the table, a prime number, at least a hundred for each replica
+    /// [default: 65537]
+    #[arg(id = "maglev-table-size", long, env = "BALANCER_MAGLEV_TABLE_SIZE", value_name = "N")]
+    pub table_size: Option<u32>,
+}
+
 /// `placement`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -93,6 +104,14 @@ pub enum PlacementKind {
     Ring,
     /// 512 slots, polynomial hashes, probing
     Classic,
+    /// The same owners as nginx's `hash … consistent`
+    Ketama,
+    /// A table with an even share of entries for each
+    Maglev,
+    /// The highest score of all for the key
+    Rendezvous,
+    /// Worked out from the number of seats; not for listed replicas
+    Jump,
 }
 
 /// `classic.hash`
@@ -120,6 +139,12 @@ pub enum ProbingKind {
 impl RingSettings {
     pub(super) fn or(self, other: Self) -> Self {
         first_of!(self, other; virtual_nodes, secret;)
+    }
+}
+
+impl MaglevSettings {
+    pub(super) fn or(self, other: Self) -> Self {
+        first_of!(self, other; table_size;)
     }
 }
 

@@ -202,22 +202,34 @@ impl Classic {
         self.first[self.hash.request(key, self.slots) as usize] as usize
     }
 
-    /// Polynomials depend on the request's number modulo the slots only, so that one request of
-    /// each residue gives the exact shares; SipHash reaches all slots alike.
     pub(super) fn shares(&self, members: usize) -> Vec<f64> {
         let mut counts = vec![0_u32; members];
         if !self.owners.is_empty() {
-            for residue in 0..self.slots {
-                let slot = match &self.hash {
-                    ClassicHash::Polynomial { request, .. } => {
-                        polynomial(request, residue.into(), self.slots)
-                    }
-                    ClassicHash::SipHash => residue,
-                };
-                counts[self.owners[self.first[slot as usize] as usize] as usize] += 1;
+            for owner in self.by_residue() {
+                counts[owner as usize] += 1;
             }
         }
         counts.into_iter().map(|count| f64::from(count) / f64::from(self.slots)).collect()
+    }
+
+    /// The owners of as many requests as there are slots, which stand for all: polynomials depend
+    /// on the request's number modulo the slots only, so that one of each residue is enough;
+    /// SipHash reaches all slots alike. There must be members.
+    pub(super) fn by_residue(&self) -> impl Iterator<Item = u32> {
+        (0..self.slots).map(|residue| {
+            let slot = match &self.hash {
+                ClassicHash::Polynomial { request, .. } => {
+                    polynomial(request, residue.into(), self.slots)
+                }
+                ClassicHash::SipHash => residue,
+            };
+            self.owners[self.first[slot as usize] as usize]
+        })
+    }
+
+    /// Whether keys fall on the same slots here and there.
+    pub(super) fn hashes_like(&self, other: &Self) -> bool {
+        self.slots == other.slots && self.hash == other.hash
     }
 
     /// The occupied slots with the index of their member, ascending.

@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use balancer::fleet::seat::MemberId;
+use balancer::routing::placement::{Member, Placement, PlacementConfig};
+
 use super::{QUICK, Server, ask, ask_once, text, written};
 use crate::conformance::client::Client;
 use crate::metrics::samples;
@@ -176,6 +179,24 @@ fn sticky_keeps_each_client_at_its_server() {
         used.extend(names);
     }
     assert!(used.len() > 1, "{used:?}");
+}
+
+#[test]
+fn ketama_sends_each_uri_to_its_owner_on_nginxs_ring() {
+    let servers = servers(&[]);
+    let balancer = run_example("ketama.toml", &servers);
+    let members = servers.each_ref().map(|it| Member::new(MemberId::Address(it.address), 1));
+    let placement = Placement::build(&PlacementConfig::Ketama, &members).unwrap();
+    let mut client = Client::of(&balancer);
+    for user in 0..50 {
+        let uri = format!("/home?user={user}");
+        let owner = placement.owners(uri.as_bytes()).next().unwrap();
+        let owner = placement.members()[owner].id;
+        let place = members.iter().position(|member| member.id == owner).unwrap();
+        let answer = ask(&mut client, &format!("GET {uri}"), "");
+        let greeting = format!("Server: {}", place + 1);
+        assert!(text(&answer).contains(&greeting), "{uri}: {}", text(&answer));
+    }
 }
 
 #[test]
