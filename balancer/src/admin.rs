@@ -4,19 +4,24 @@
 
 pub mod body;
 pub mod events;
+mod explain;
 pub mod fleet;
 pub mod guard;
 mod loadbalancer;
 mod metrics;
+mod query;
+mod rehearse;
+mod ring;
 
 use std::sync::Arc;
 
+use actix_web::error::BlockingError;
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::web::{self, Data, Payload, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use tracing::{info, warn};
 
-use crate::config::AdminConfig;
+use crate::config::{AdminConfig, Config};
 use crate::fleet::change::{ChangeKind, Failed, Refused};
 use crate::reply;
 use crate::state::{ChangeError, Shared};
@@ -30,13 +35,19 @@ pub struct Admin {
     pub shared: Arc<Shared>,
     /// Who may do what.
     pub config: AdminConfig,
+    /// The whole configuration as it is now: it may have been read again.
+    pub now: Now,
 }
+
+/// Tells the configuration as it is now.
+pub type Now = Arc<dyn Fn() -> Arc<Config> + Send + Sync>;
 
 /// An endpoint, by the methods that it has.
 const REP: &[Method] = &[Method::GET, Method::HEAD];
 const ADD: &[Method] = &[Method::POST];
 const RM: &[Method] = &[Method::DELETE, Method::POST];
 const READ: &[Method] = REP;
+const REHEARSE: &[Method] = ADD;
 const ROLL: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
 
 /// Puts the admin routes on a listener; they need a [`Data<Admin>`].
@@ -47,6 +58,9 @@ pub fn routes(app: &mut ServiceConfig) {
         .route("/admin/fleet", web::to(fleet::fleet))
         .route("/admin/events", web::to(events::events))
         .route("/admin/roll", web::to(fleet::roll))
+        .route("/admin/ring", web::to(ring::ring))
+        .route("/admin/explain", web::to(explain::explain))
+        .route("/admin/rehearse", web::to(rehearse::rehearse))
         .route("/loadbalancer/{rest:.*}", web::to(loadbalancer::call))
         .route("/metrics", web::to(metrics::metrics))
         .route("/admin", web::to(unknown))
@@ -110,6 +124,12 @@ fn fail(error: &ChangeError) -> HttpResponse {
         warn!(error = message, "fleet could not be changed");
     }
     reply::failure(status, &message)
+}
+
+/// The answer where something could not be worked out: the threads for that have ended.
+fn busy(error: &BlockingError) -> HttpResponse {
+    warn!(%error, "nothing could be worked out");
+    reply::failure(StatusCode::SERVICE_UNAVAILABLE, "the balancer is shutting down")
 }
 
 /// The refusal of a call that may not come, or by another method.

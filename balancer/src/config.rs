@@ -31,6 +31,7 @@ use crate::fleet::health::OutlierConfig;
 use crate::fleet::roster::FleetConfig;
 use crate::fleet::scale::ScaleConfig;
 use crate::routing::key::KeySource;
+use crate::routing::matching::Target;
 use crate::routing::placement::PlacementConfig;
 use crate::routing::policy::Policy;
 use check::{must, within};
@@ -284,6 +285,13 @@ impl Config {
         };
         let keys = changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key);
         (config, keys.collect())
+    }
+
+    /// The place among the routes of the one that takes a request.
+    pub fn route_of(&self, target: &Target<'_>) -> usize {
+        let last = self.routes.len().saturating_sub(1);
+        let takes = |route: &RouteConfig| route.matching.takes(target);
+        self.routes.iter().take(last).position(takes).unwrap_or(last)
     }
 
     /// The part of it that the roster needs.

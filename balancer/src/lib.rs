@@ -30,7 +30,7 @@
 //!
 //! A client's connection ([`proxy::session`]) reads a head ([`http1`]); then, for each request
 //! ([`proxy::exchange`]): its key ([`routing::key`]), one snapshot of the table ([`state`]), a
-//! replica chosen ([`routing::policy`]), the request counted in and sent over a connection that was
+//! replica chosen ([`routing::choice`]), the request counted in and sent over a connection that was
 //! kept or is made ([`proxy::upstream`]), the answer streamed back; or, where that is safe, the
 //! next owner.
 
@@ -64,7 +64,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use admin::Admin;
+use admin::{Admin, Now};
 use config::Config;
 use proxy::own::Own;
 use proxy::tls::{Certificates, TlsError};
@@ -140,7 +140,7 @@ pub async fn run<R: Runtime>(
         None => servers.push(serve(listeners.traffic, certificates.clone())?),
     }
     if let Some(listener) = listeners.admin {
-        servers.push(serve_admin(&config, listener, &shared)?);
+        servers.push(serve_admin(&config, listener, &shared, &common)?);
     }
     let following = source.follow(config.clone(), Arc::clone(&common));
     let following = actix_web::rt::spawn(async move {
@@ -236,7 +236,8 @@ async fn start_worker(
     common: Arc<Common>,
     with_admin: bool,
 ) -> Result<Rc<Worker>, ()> {
-    let admin = Admin { shared: Arc::clone(&shared), config: config.admin.clone() };
+    let admin =
+        Admin { shared: Arc::clone(&shared), config: config.admin.clone(), now: now(&common) };
     let own = if with_admin { Some(Own::new(admin).await?) } else { None };
     Ok(Worker::start(&config, shared, common, own))
 }
@@ -245,11 +246,13 @@ fn serve_admin(
     config: &Config,
     listener: TcpListener,
     shared: &Arc<Shared>,
+    common: &Arc<Common>,
 ) -> io::Result<dev::Server> {
     let timeouts = config.timeouts;
-    let (config, shared) = (config.admin.clone(), Arc::clone(shared));
+    let (config, shared, now) = (config.admin.clone(), Arc::clone(shared), now(common));
     let server = HttpServer::new(move || {
-        let admin = Data::new(Admin { shared: Arc::clone(&shared), config: config.clone() });
+        let (shared, now) = (Arc::clone(&shared), Arc::clone(&now));
+        let admin = Data::new(Admin { shared, config: config.clone(), now });
         App::new().app_data(admin).configure(admin::routes).default_service(web::to(admin::unknown))
     });
     server
@@ -259,4 +262,10 @@ fn serve_admin(
         .disable_signals()
         .listen(listener)
         .map(HttpServer::run)
+}
+
+/// What tells the admin routes the configuration as it is now.
+fn now(common: &Arc<Common>) -> Now {
+    let common = Arc::clone(common);
+    Arc::new(move || common.config())
 }

@@ -40,7 +40,15 @@ pub struct Metrics {
     accepted: AtomicU64,
     /// Requests that found no place in the line, and those that waited in vain.
     turned_away: [AtomicU64; 2],
-    shares: Mutex<(Weak<Placement>, Arc<[f64]>)>,
+    drawn: Mutex<Drawn>,
+}
+
+/// What is worked out once for each placement.
+#[derive(Clone, Debug, Default)]
+struct Drawn {
+    of: Weak<Placement>,
+    shares: Arc<[f64]>,
+    fingerprint: u64,
 }
 
 /// A client's connection, until dropped.
@@ -71,7 +79,7 @@ impl Metrics {
             connections: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
             turned_away: Default::default(),
-            shares: Mutex::new((Weak::new(), Arc::default())),
+            drawn: Mutex::default(),
         })
     }
 
@@ -134,13 +142,22 @@ impl Metrics {
 
     /// [`Placement::shares`], worked out once for each placement.
     pub fn shares(&self, placement: &Arc<Placement>) -> Arc<[f64]> {
-        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        let (known, of) = &mut *shares;
+        self.drawn(placement).shares
+    }
+
+    /// [`Placement::fingerprint`], worked out once for each placement.
+    pub fn fingerprint(&self, placement: &Arc<Placement>) -> u64 {
+        self.drawn(placement).fingerprint
+    }
+
+    fn drawn(&self, placement: &Arc<Placement>) -> Drawn {
+        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
         let this = Arc::downgrade(placement);
-        if !known.ptr_eq(&this) {
-            (*known, *of) = (this, placement.shares().into());
+        if !drawn.of.ptr_eq(&this) {
+            let (shares, fingerprint) = (placement.shares().into(), placement.fingerprint());
+            *drawn = Drawn { of: this, shares, fingerprint };
         }
-        Arc::clone(of)
+        drawn.clone()
     }
 
     fn all(&self) -> Vec<Arc<RouteMetrics>> {
@@ -197,5 +214,7 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &metrics.shares(&three)));
         assert_eq!(metrics.shares(&five).len(), 5);
         assert_eq!(metrics.shares(&three).len(), 3);
+        assert_eq!(metrics.fingerprint(&three), three.fingerprint());
+        assert_ne!(metrics.fingerprint(&five), three.fingerprint());
     }
 }

@@ -131,6 +131,11 @@ impl Common {
         self.pool.call_all();
     }
 
+    /// The configuration as it is now.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(self.live.load().config())
+    }
+
     /// Until no request is on its way to several replicas any more whose client has gone or has
     /// its answer.
     pub async fn all_sent(&self) {

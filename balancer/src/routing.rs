@@ -3,6 +3,7 @@
 pub mod adaptive;
 pub mod bounded;
 pub mod budget;
+pub mod choice;
 pub mod key;
 pub mod matching;
 pub mod placement;

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use crate::fleet::change::{Cause, Change, ChangeKind, Failed, Refused};
-use crate::fleet::roster::{FleetStatus, RollRequest, RollStatus};
+use crate::fleet::roster::{FleetStatus, Occupant, Rehearsal, Rehearsed, RollRequest, RollStatus};
 use crate::fleet::scale::ScaleStatus;
-use crate::fleet::seat::Hostname;
+use crate::fleet::seat::{Hostname, MemberId};
 use crate::metrics::Metrics;
 use crate::routing::pool::Pool;
 use crate::routing::table::Table;
@@ -36,6 +36,8 @@ pub struct Shared {
     stats: Stats,
     stopping: AtomicBool,
     stop_begins: Notify,
+    /// One placement at a time is worked out for somebody who only wants to know.
+    drafts: Semaphore,
 }
 
 /// What the supervisor is asked, with the way back for its answer.
@@ -76,6 +78,18 @@ pub enum Command {
         /// Told at once.
         reply: Reply<SupervisorStatus>,
     },
+    /// To tell who is at which member of the ring.
+    Ring {
+        /// Told at once.
+        reply: Reply<RingStatus>,
+    },
+    /// To tell what a change would make of the ring.
+    Rehearse {
+        /// The change.
+        rehearsal: Rehearsal,
+        /// Told at once, with the ring as it is.
+        reply: Reply<(RingStatus, Rehearsed)>,
+    },
 }
 
 /// The way back for an answer.
@@ -103,6 +117,15 @@ pub struct SupervisorStatus {
     pub engine_error: Option<String>,
 }
 
+/// The ring, and who is there.
+#[derive(Debug)]
+pub struct RingStatus {
+    /// The table.
+    pub table: Arc<Table>,
+    /// Who is at each member of the ring, ascending.
+    pub occupants: Vec<Occupant>,
+}
+
 /// Why a change did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
@@ -120,6 +143,16 @@ pub enum ChangeError {
     Busy,
 }
 
+// === impl RingStatus ===
+
+impl RingStatus {
+    /// Who is at a member.
+    pub fn occupant(&self, member: MemberId) -> Option<&Occupant> {
+        let place = self.occupants.binary_search_by_key(&member, |occupant| occupant.member);
+        place.ok().map(|place| &self.occupants[place])
+    }
+}
+
 // === impl Shared ===
 
 impl Shared {
@@ -131,8 +164,18 @@ impl Shared {
         let (alarm, stop_begins) = (Notify::new(), Notify::new());
         let (history, stopping) = (History::new(), AtomicBool::new(false));
         let (metrics, stats) = (Metrics::new(), Stats::new());
-        let shared =
-            Self { table, pool, commands, alarm, history, metrics, stats, stopping, stop_begins };
+        let shared = Self {
+            table,
+            pool,
+            commands,
+            alarm,
+            history,
+            metrics,
+            stats,
+            stopping,
+            stop_begins,
+            drafts: Semaphore::new(1),
+        };
         (Arc::new(shared), receiver)
     }
 
@@ -246,6 +289,31 @@ impl Shared {
     /// When it is not there or overwhelmed.
     pub async fn nodes(&self) -> Result<Vec<String>, ChangeError> {
         self.ask(|reply| Command::Nodes { reply }).await
+    }
+
+    /// Asks the supervisor who is at which member of the ring.
+    ///
+    /// # Errors
+    /// When it is not there or overwhelmed.
+    pub async fn ring(&self) -> Result<RingStatus, ChangeError> {
+        self.ask(|reply| Command::Ring { reply }).await
+    }
+
+    /// Asks the supervisor what a change would make of the ring. Nothing is changed.
+    ///
+    /// # Errors
+    /// When the change itself would be refused.
+    pub async fn rehearse(
+        &self,
+        rehearsal: Rehearsal,
+    ) -> Result<(RingStatus, Rehearsed), ChangeError> {
+        self.ask(|reply| Command::Rehearse { rehearsal, reply }).await
+    }
+
+    /// Until it is one's turn to work out a placement that nothing is routed by: they may be large,
+    /// and whoever may only look may ask for many.
+    pub async fn draft(&self) -> SemaphorePermit<'_> {
+        self.drafts.acquire().await.expect("it is never closed")
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, ChangeError> {

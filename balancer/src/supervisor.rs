@@ -28,7 +28,7 @@ use crate::fleet::seat::Hostname;
 use crate::prober::{Probe, ProbeError, Prober};
 use crate::routing::placement::{Placement, PlacementConfig};
 use crate::runtime::{Mark, Runtime, RuntimeError};
-use crate::state::{ChangeError, Command, Reply, Shared, SupervisorStatus};
+use crate::state::{ChangeError, Command, Reply, RingStatus, Shared, SupervisorStatus};
 use crate::telemetry::chain;
 use handles::Handles;
 use relief::Relief;
@@ -262,7 +262,17 @@ impl<R: Runtime> Supervisor<R> {
                 let scale = self.scaling.as_ref().map(Scaling::status);
                 answer(reply, Ok(SupervisorStatus { fleet, scale, engine_error }));
             }
+            Command::Ring { reply } => answer(reply, Ok(self.ring())),
+            Command::Rehearse { rehearsal, reply } => {
+                let rehearsed = self.roster.rehearse(&rehearsal).map_err(ChangeError::from);
+                answer(reply, rehearsed.map(|rehearsed| (self.ring(), rehearsed)));
+            }
         }
+    }
+
+    /// The table that was published last, and what is known of those who are in it or not.
+    fn ring(&self) -> RingStatus {
+        RingStatus { table: self.shared.table(), occupants: self.roster.occupants() }
     }
 
     fn outcome(&mut self, outcome: Outcome) {

@@ -1,4 +1,6 @@
-//! The body of `/add` and `/rm`.
+//! The bodies of calls: of `/add` and `/rm`, of rolling updates and rehearsals.
+
+mod rehearsal;
 
 use std::fmt;
 
@@ -12,14 +14,19 @@ use thiserror::Error;
 use crate::config::CommandLine;
 use crate::fleet::change::{Change, ChangeKind};
 use crate::fleet::listed::Server;
-use crate::fleet::roster::RollRequest;
+use crate::fleet::roster::{Rehearsal, RollRequest};
 use crate::fleet::seat::{BadHostname, Hostname};
 
 /// The largest body taken: room for thousands of hostnames.
 const BODY_MAX: usize = 256 * 1024;
 
 /// What a rolling update can be told.
-const ROLL_FIELDS: [&str; 3] = ["image", "command", "batch"];
+const ROLL_FIELDS: (&[&str], &str) =
+    (&["image", "command", "batch"], "'image', 'command' and 'batch'");
+
+/// What servers may weigh together that are only rehearsed: it takes no token to ask for that, and
+/// each has its points.
+const WEIGHTS_MAX: u64 = 10_000;
 
 /// Why a body is not taken.
 #[derive(Debug, Error)]
@@ -55,8 +62,25 @@ pub enum BadBody {
         found: String,
     },
     /// A field that means nothing here.
-    #[error("{0:?} is no field of this call: there are 'image', 'command' and 'batch'")]
-    UnknownField(String),
+    #[error("{field:?} is no field of this call: there are {known}")]
+    UnknownField {
+        /// Which.
+        field: String,
+        /// Those that do.
+        known: &'static str,
+    },
+    /// A rehearsal of nothing.
+    #[error("'add' or 'rm' must be there")]
+    Nothing,
+    /// Replicas are listed, and what is to be rehearsed is no server.
+    #[error("replicas are listed, so 'add' must be a list of addresses: {0}")]
+    Add(String),
+    /// What is to be rehearsed would have to be resolved first.
+    #[error("'add' must have IP addresses: {0:?} has a name, which would have to be resolved")]
+    Unresolved(String),
+    /// What is to be rehearsed is too large.
+    #[error("'add' must have weights of {WEIGHTS_MAX} together at most")]
+    TooHeavy,
     /// A hostname is not one.
     #[error(transparent)]
     Hostname(#[from] BadHostname),
@@ -82,7 +106,11 @@ impl BadBody {
             | BadBody::NotJson(_)
             | BadBody::NotAnObject(_)
             | BadBody::Field { .. }
-            | BadBody::UnknownField(_)
+            | BadBody::UnknownField { .. }
+            | BadBody::Nothing
+            | BadBody::Add(_)
+            | BadBody::Unresolved(_)
+            | BadBody::TooHeavy
             | BadBody::Hostname(_)
             | BadBody::Server(_) => StatusCode::BAD_REQUEST,
         }
@@ -108,6 +136,18 @@ pub async fn read_change(
 /// [`BadBody`], which names the field and what it must be.
 pub async fn read_roll(request: &HttpRequest, payload: Payload) -> Result<RollRequest, BadBody> {
     roll(&read_object(request, payload).await?)
+}
+
+/// Reads what is to be rehearsed; where replicas are `listed`, they are called by their addresses.
+///
+/// # Errors
+/// [`BadBody`], which names the field and what it must be.
+pub async fn read_rehearsal(
+    request: &HttpRequest,
+    payload: Payload,
+    listed: bool,
+) -> Result<Rehearsal, BadBody> {
+    rehearsal::read(&read_object(request, payload).await?, listed)
 }
 
 /// Reads a JSON object.
@@ -154,11 +194,19 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, BadBody> {
     }
 }
 
-/// A misspelt field would mean another update than was asked for, so there is no unknown one.
-fn roll(fields: &Map<String, Value>) -> Result<RollRequest, BadBody> {
-    if let Some(unknown) = fields.keys().find(|key| !ROLL_FIELDS.contains(&key.as_str())) {
-        return Err(BadBody::UnknownField(unknown.clone()));
+/// A misspelt field would mean something else than was asked for, so there is no unknown one.
+fn only(
+    fields: &Map<String, Value>,
+    (known, shown): (&[&str], &'static str),
+) -> Result<(), BadBody> {
+    match fields.keys().find(|key| !known.contains(&key.as_str())) {
+        Some(field) => Err(BadBody::UnknownField { field: field.clone(), known: shown }),
+        None => Ok(()),
     }
+}
+
+fn roll(fields: &Map<String, Value>) -> Result<RollRequest, BadBody> {
+    only(fields, ROLL_FIELDS)?;
     let bad = |field, must, value: &Value| BadBody::Field {
         field,
         must,
@@ -227,7 +275,7 @@ fn positive(fields: &Map<String, Value>, field: &'static str) -> Result<usize, B
 }
 
 fn change(fields: &Map<String, Value>, kind: ChangeKind, listed: bool) -> Result<Change, BadBody> {
-    let (n, names) = (number(fields)?, names(fields)?);
+    let (n, names) = (number(fields)?, names(fields, "hostnames")?);
     if !listed {
         let hostnames = names.into_iter().map(Hostname::parse).collect::<Result<_, _>>()?;
         return Ok(Change { n, hostnames, servers: Vec::new() });
@@ -247,10 +295,9 @@ fn change(fields: &Map<String, Value>, kind: ChangeKind, listed: bool) -> Result
     Ok(change)
 }
 
-fn names(fields: &Map<String, Value>) -> Result<Vec<&str>, BadBody> {
-    let bad =
-        |found: String| BadBody::Field { field: "hostnames", must: "a list of strings", found };
-    let Some(value) = fields.get("hostnames") else { return Ok(Vec::new()) };
+fn names<'a>(fields: &'a Map<String, Value>, field: &'static str) -> Result<Vec<&'a str>, BadBody> {
+    let bad = |found: String| BadBody::Field { field, must: "a list of strings", found };
+    let Some(value) = fields.get(field) else { return Ok(Vec::new()) };
     let names = value.as_array().ok_or_else(|| bad(Kind::of(value).to_string()))?;
     let name = |value| {
         let name = Value::as_str(value);

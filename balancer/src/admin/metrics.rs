@@ -32,7 +32,9 @@ pub(super) async fn metrics(request: HttpRequest, admin: Data<Admin>) -> HttpRes
     let shared = Arc::clone(&admin.shared);
     let status = timeout(STATUS_WITHIN, shared.status()).await.ok().and_then(Result::ok);
     // Not in the thread that others' requests wait for: a thousand replicas make a long text.
-    let text = web::block(move || format.write(families::all(&shared, status.as_ref()))).await;
+    let placement = (admin.now)().placement.name();
+    let text =
+        web::block(move || format.write(families::all(&shared, status.as_ref(), placement))).await;
     match text {
         Ok(text) => HttpResponse::Ok()
             .insert_header((header::CONTENT_TYPE, format.content_type()))

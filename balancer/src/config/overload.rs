@@ -8,6 +8,7 @@ use super::settings::{AdmissionSettings, OverloadSettings};
 use crate::fleet::overload::OverloadConfig;
 use crate::routing::adaptive::AimdConfig;
 use crate::routing::bounded::Factor;
+use crate::routing::table::{Most, Replica};
 
 /// The overload controller.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -93,4 +94,14 @@ pub(super) fn factor(field: &str, factor: Option<f64>) -> Result<Option<Factor>,
         Factor::new(factor).ok_or_else(|| must(field.to_owned(), why()))
     };
     factor.map(checked).transpose()
+}
+
+// === impl AdmissionConfig ===
+
+impl AdmissionConfig {
+    /// How much may be in flight for a replica to take one request more.
+    pub fn most(&self, replica: &Replica) -> Most {
+        let by_latency = self.adaptive.map_or(usize::MAX, |config| replica.aimd().limit(&config));
+        Most { at_replica: self.per_replica.min(by_latency), in_all: self.in_flight }
+    }
 }

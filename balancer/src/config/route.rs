@@ -12,12 +12,14 @@ use super::settings::{
     BackoffSettings, HedgeSettings, PolicyKind, RouteRetry, RouteSettings, RouteTimeouts, SendKind,
 };
 use super::value::{Percent, Size, Span};
-use super::{ConfigError, RetryConfig, Timeouts};
+use super::{AdmissionConfig, ConfigError, RetryConfig, Timeouts};
 use crate::routing::bounded::Factor;
+use crate::routing::choice::Terms;
 use crate::routing::key::KeySource;
 use crate::routing::matching::Matching;
 use crate::routing::policy::Policy;
 use crate::routing::repeat::Repeat;
+use crate::routing::table::{Most, Replica};
 
 /// What becomes of the requests that a route takes.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,6 +113,22 @@ pub(super) struct Defaults<'a> {
 
 /// Says of which route something is.
 struct Field(String);
+
+// === impl RouteConfig ===
+
+impl RouteConfig {
+    /// By what a replica is chosen for a request that goes to one, under these limits.
+    pub fn terms(
+        &self,
+        admission: Option<AdmissionConfig>,
+    ) -> Terms<impl Fn(&Replica) -> Most + use<>> {
+        Terms {
+            policy: self.policy,
+            factor: self.balance_factor,
+            limits: admission.map(|config| move |replica: &Replica| config.most(replica)),
+        }
+    }
+}
 
 // === impl Defaults ===
 

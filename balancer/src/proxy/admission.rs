@@ -82,29 +82,12 @@ impl Worker {
         pick: Pick<'_>,
         tried: &[ReplicaId],
     ) -> Result<(&'t Arc<Replica>, usize), Shut> {
-        let policy = route.policy;
+        let terms = route.terms(admission);
         let rng = &mut *self.rng.borrow_mut();
         let fresh = |replica: &Replica| !tried.contains(&replica.id());
-        let open = |replica: &Replica| {
-            fresh(replica) && (admission.is_none() || replica.has_room(limits(admission, replica)))
-        };
-        let good = |replica: &Replica| open(replica) && !self.upstream.shuns(replica.id());
-        if let Some(factor) = route.balance_factor {
-            let load = table.load();
-            let mut bound = usize::MAX;
-            let fits = |replica: &Arc<Replica>, share| {
-                bound = factor.bound(share, load);
-                replica.in_flight() < bound && good(replica)
-            };
-            if let Some(replica) = policy.choose(table, pick, rng, fits) {
-                return Ok((replica, bound));
-            }
-        }
-        let chosen = policy
-            .choose(table, pick, rng, |replica, _| good(replica))
-            .or_else(|| policy.choose(table, pick, rng, |replica, _| open(replica)));
-        match chosen {
-            Some(replica) => Ok((replica, usize::MAX)),
+        let shunned = |replica: &Replica| self.upstream.shuns(replica.id());
+        match terms.choose(table, pick, rng, fresh, shunned) {
+            Some(chosen) => Ok(chosen),
             None if table.all_ready().any(|replica| fresh(replica)) => Err(Shut::Full),
             None => Err(Shut::Nobody),
         }
@@ -131,15 +114,6 @@ impl Worker {
 /// How much may be in flight for a replica to take one request more.
 fn limits(admission: Option<AdmissionConfig>, replica: &Replica) -> Most {
     admission.map_or(Most::ANY, |config| config.most(replica))
-}
-
-// === impl AdmissionConfig ===
-
-impl AdmissionConfig {
-    fn most(&self, replica: &Replica) -> Most {
-        let by_latency = self.adaptive.map_or(usize::MAX, |config| replica.aimd().limit(&config));
-        Most { at_replica: self.per_replica.min(by_latency), in_all: self.in_flight }
-    }
 }
 
 // === impl Exchange ===

@@ -20,7 +20,7 @@ use crate::routing::matching::Target;
 /// What all workers share of a configuration.
 #[derive(Debug)]
 pub struct Live {
-    config: Config,
+    config: Arc<Config>,
     /// The part of the retry budget that does not come from a worker's own requests.
     floor: Mutex<Budget>,
     /// By route: how many turns were taken.
@@ -76,11 +76,11 @@ impl Live {
         let counted = |name: &str| before.and_then(|before| before.turns.get(name).cloned());
         let routes = config.routes.iter().map(|route| &route.name);
         let turns = routes.map(|name| (name.clone(), counted(name).unwrap_or_default())).collect();
-        Self { config, floor: Mutex::new(Budget::new(floor, now)), turns }
+        Self { config: Arc::new(config), floor: Mutex::new(Budget::new(floor, now)), turns }
     }
 
     /// The configuration.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &Arc<Config> {
         &self.config
     }
 }
@@ -123,8 +123,7 @@ impl Rules {
 
     /// The route that takes a request.
     pub fn route(&self, target: &Target<'_>) -> &Rc<Route> {
-        let (last, others) = self.routes.split_last().expect("there is one that takes all");
-        others.iter().find(|route| route.config.matching.takes(target)).unwrap_or(last)
+        &self.routes[self.live.config.route_of(target)]
     }
 
     /// A request has come.

@@ -33,6 +33,11 @@ impl Factor {
         good.then_some(Self(thousandths as u32))
     }
 
+    /// It as a number.
+    pub fn get(self) -> f64 {
+        f64::from(self.0) / f64::from(WHOLE)
+    }
+
     /// The most that one of this `share` may have in flight, of `load` and one request more:
     /// ⌈c · (in flight + 1) · share / all shares⌉.
     pub fn bound(self, share: u64, load: Load) -> usize {
@@ -56,7 +61,7 @@ impl Factor {
 
 impl fmt::Display for Factor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (f64::from(self.0) / f64::from(WHOLE)).fmt(f)
+        self.get().fmt(f)
     }
 }
 

@@ -99,9 +99,14 @@ impl Key {
     /// The key of a request. One that has not the named part, or an empty one, falls back to its
     /// id.
     pub fn of(request: &impl RequestView, source: &KeySource, id: &RequestId) -> Self {
+        Self::named(request, source).unwrap_or_else(|| Self::from(id.as_bytes()))
+    }
+
+    /// The part of a request that `source` names, unless it is missing or empty: no id is one.
+    pub fn named(request: &impl RequestView, source: &KeySource) -> Option<Self> {
         let named: Option<&[u8]> = match source {
             KeySource::RequestId => None,
-            KeySource::ClientIp => return Self::of_ip(request.client_ip()),
+            KeySource::ClientIp => return Some(Self::of_ip(request.client_ip())),
             KeySource::Path => Some(request.path()),
             KeySource::Uri => {
                 let mut key = SmallVec::from_slice(request.path());
@@ -109,7 +114,7 @@ impl Key {
                     key.push(b'?');
                     key.extend_from_slice(query);
                 }
-                return Self(key);
+                return Some(Self(key));
             }
             KeySource::Header(name) => request.header(name),
             KeySource::Cookie(name) => cookie(request, name),
@@ -117,7 +122,7 @@ impl Key {
                 request.query().and_then(|all| pair(all, b'&', name.as_bytes()))
             }
         };
-        Self::from(named.filter(|part| !part.is_empty()).unwrap_or(id.as_bytes()))
+        named.filter(|part| !part.is_empty()).map(Self::from)
     }
 
     fn of_ip(address: IpAddr) -> Self {

@@ -314,7 +314,7 @@ impl Table {
     }
 
     /// A member's share of the requests, against others'.
-    pub(super) fn share_of(&self, member: usize) -> u64 {
+    pub fn share_of(&self, member: usize) -> u64 {
         self.placement.members().get(member).map_or(0, Member::share)
     }
 

@@ -19,6 +19,7 @@ mod listed;
 mod load;
 mod metrics;
 mod overload;
+mod ring;
 mod routes;
 mod scale;
 mod support;

@@ -32,9 +32,9 @@ struct Gate {
 }
 
 /// Three of them behind a balancer.
-struct Held {
-    servers: [Holding; 3],
-    balancer: Balancer,
+pub(crate) struct Held {
+    pub(crate) servers: [Holding; 3],
+    pub(crate) balancer: Balancer,
 }
 
 // === impl Holding ===
@@ -97,19 +97,19 @@ impl Gate {
 // === impl Held ===
 
 impl Held {
-    fn start(flags: &[&str]) -> Self {
+    pub(crate) fn start(flags: &[&str]) -> Self {
         let servers = ["a", "b", "c"].map(Holding::start);
         let upstreams = servers.each_ref().map(|server| &server.upstream);
         let balancer = over(&upstreams, &[&QUICK[..], flags].concat());
         Self { servers, balancer }
     }
 
-    fn names(&self) -> [String; 3] {
+    pub(crate) fn names(&self) -> [String; 3] {
         self.servers.each_ref().map(Holding::name)
     }
 
     /// Keys of each server, two of each.
-    fn keys(&self) -> [Vec<String>; 3] {
+    pub(crate) fn keys(&self) -> [Vec<String>; 3] {
         let mut keys = [const { Vec::new() }; 3];
         for id in 0..200 {
             let place = self.place_of(&answered_by(&self.balancer, &id.to_string()));
@@ -127,7 +127,7 @@ impl Held {
 
     /// Sends `count` requests of `/hold` with this key and waits until the server of the key has
     /// them.
-    fn hold(&self, key: &str, count: usize, place: usize) -> Vec<Client> {
+    pub(crate) fn hold(&self, key: &str, count: usize, place: usize) -> Vec<Client> {
         let before = self.servers[place].holds();
         let held = hold(&self.balancer, key, count);
         wait_for("held requests", || (self.servers[place].holds() >= before + count).then_some(()));
@@ -136,20 +136,20 @@ impl Held {
 }
 
 /// Requests of `/hold` that nobody has answered.
-fn hold(balancer: &Balancer, key: &str, count: usize) -> Vec<Client> {
+pub(crate) fn hold(balancer: &Balancer, key: &str, count: usize) -> Vec<Client> {
     let head = format!("GET /hold HTTP/1.1\r\nHost: a\r\nX-Request-Id: {key}\r\n\r\n");
     (0..count).map(|_| Client::sending(balancer, head.as_bytes())).collect()
 }
 
 /// The name of the server that answers a request with this key.
-fn answered_by(balancer: &Balancer, key: &str) -> String {
+pub(crate) fn answered_by(balancer: &Balancer, key: &str) -> String {
     let answer = request(balancer.address, "GET", "/who", &[("X-Request-Id", key)], b"");
     assert_eq!(answer.status, 200, "{answer:?}");
     String::from_utf8(answer.body).unwrap()
 }
 
 /// A call of the overload API.
-fn call(balancer: &Balancer, method: &str, path: &str) -> Value {
+pub(crate) fn call(balancer: &Balancer, method: &str, path: &str) -> Value {
     let answer = request(balancer.admin, method, &format!("/loadbalancer/{path}"), &[], b"");
     assert_eq!(answer.status, 200, "{method} {path}: {answer:?}");
     assert_eq!(answer.headers["content-type"], "application/json", "{answer:?}");

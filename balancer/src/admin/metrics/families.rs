@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use crate::admin::ring::shown;
 use crate::fleet::change::Death;
 use crate::fleet::event::What;
 use crate::fleet::health::Ejection;
@@ -13,8 +14,13 @@ use crate::routing::table::Table;
 use crate::state::history::Counts;
 use crate::state::{Shared, SupervisorStatus};
 
-/// Everything that is told. `status` is what the supervisor says, if it did.
-pub(super) fn all(shared: &Shared, status: Option<&SupervisorStatus>) -> Vec<Family> {
+/// Everything that is told. `status` is what the supervisor says, if it did; `placement` what the
+/// placement is called.
+pub(super) fn all(
+    shared: &Shared,
+    status: Option<&SupervisorStatus>,
+    placement: &str,
+) -> Vec<Family> {
     let metrics = shared.metrics();
     let (routes, replicas) = (metrics.routes(), metrics.replicas());
     let mut families = requests(&routes).to_vec();
@@ -24,7 +30,7 @@ pub(super) fn all(shared: &Shared, status: Option<&SupervisorStatus>) -> Vec<Fam
     families.extend(fleet(&shared.table(), status));
     families.extend(history(&shared.history().all_counts()));
     families.extend(admission(shared));
-    families.push(shares(shared));
+    families.extend(ring(shared, placement));
     families.extend(balancer(shared));
     if let Some(process) = process::read() {
         families.extend(of_process(&process));
@@ -227,17 +233,23 @@ fn admission(shared: &Shared) -> [Family; 3] {
     [refused, waiting.with(&[], shared.pool().waiting()), limits]
 }
 
-fn shares(shared: &Shared) -> Family {
-    let table = shared.table();
-    let members = table.placement().members();
-    let mut family = Family::gauge(
+fn ring(shared: &Shared, name: &str) -> [Family; 2] {
+    let (table, metrics) = (shared.table(), shared.metrics());
+    let placement = table.placement();
+    let mut shares = Family::gauge(
         "balancer_ring_share",
         "Share of all keys that a seat, or a listed replica, owns: 0 to 1.",
     );
-    for (member, share) in members.iter().zip(&*shared.metrics().shares(table.placement())) {
-        family.push(&[("seat", &member.id.to_string())], *share);
+    for (member, share) in placement.members().iter().zip(&*metrics.shares(placement)) {
+        shares.push(&[("seat", &member.id.to_string())], *share);
     }
-    family
+    let info = Family::gauge(
+        "balancer_ring_info",
+        "The placement's name, and the fingerprint that balancers have in common which send every \
+         key to the same seat; always 1.",
+    );
+    let fingerprint = shown(metrics.fingerprint(placement));
+    [shares, info.with(&[("placement", name), ("fingerprint", &fingerprint)], 1_u64)]
 }
 
 fn balancer(shared: &Shared) -> [Family; 4] {
@@ -308,12 +320,16 @@ mod tests {
     fn without_a_word_of_the_supervisor_the_table_is_told_of() {
         let (shared, replica) = unsupervised();
         let _in_flight = replica.enter();
-        let text = Format::Classic.write(all(&shared, None));
+        let text = Format::Classic.write(all(&shared, None, "ring"));
+        let fingerprint = shown(shared.table().placement().fingerprint());
+        let info =
+            format!("balancer_ring_info{{placement=\"ring\",fingerprint=\"{fingerprint}\"}} 1");
         for line in [
             "balancer_fleet_desired 1",
             "balancer_fleet_ready 1",
             "balancer_replica_in_flight{replica=\"Server 7\"} 1",
             "balancer_ring_share{seat=\"7\"} 1.0",
+            &info,
         ] {
             assert!(text.lines().any(|told| told == line), "{line}: {text}");
         }
@@ -334,7 +350,7 @@ mod tests {
         worker.fan_attempt(&replica, true);
         worker.fan_attempt(&replica, true);
         worker.fan_attempt(&replica, false);
-        let text = Format::Classic.write(all(&shared, None));
+        let text = Format::Classic.write(all(&shared, None, "ring"));
         for line in [
             "target_domain_success_counter_total{domain=\"10.0.0.7:80\"} 2",
             "target_domain_failed_counter_total{domain=\"10.0.0.7:80\"} 1",
@@ -348,7 +364,7 @@ mod tests {
     #[test]
     fn every_metric_has_one_name_and_one_help() {
         let (shared, _) = unsupervised();
-        let text = Format::Classic.write(all(&shared, None));
+        let text = Format::Classic.write(all(&shared, None, "ring"));
         let heads: Vec<&str> = text.lines().filter(|line| line.starts_with("# HELP ")).collect();
         let names: std::collections::BTreeSet<_> =
             heads.iter().map(|line| line.split(' ').nth(2)).collect();

@@ -40,18 +40,7 @@ impl Roster {
                 return Err(Refused::InUse(hostname.clone()));
             }
         }
-        self.room_for(n, self.seats.len())?;
-
-        let occupied: BTreeSet<Seat> = self.records.values().filter_map(Record::seat).collect();
-        let taken = |seat: Seat| self.seats.contains_key(&seat) || occupied.contains(&seat);
-        let mut seats = Seat::smallest_free(taken, n);
-        if let Some(capacity) = self.config.capacity {
-            // A seat that a leaving replica still has is free for the ring already.
-            let numbers = |seat: &Seat| seat.get() as usize <= capacity;
-            if !seats.iter().all(numbers) {
-                seats = Seat::smallest_free(|seat| self.seats.contains_key(&seat), n);
-            }
-        }
+        let seats = self.free_seats(n)?;
         let id = self.next_change();
         let mut names = hostnames.into_iter();
         for seat in &seats {
@@ -77,14 +66,7 @@ impl Roster {
         if hostnames.len() > n {
             return Err(Refused::MoreNamesThanRemoved);
         }
-        let mut leaving: BTreeSet<Seat> = BTreeSet::new();
-        for hostname in &hostnames {
-            let seat =
-                self.removable(hostname).ok_or_else(|| Refused::Unknown(hostname.clone()))?;
-            if !leaving.insert(seat) {
-                return Err(Refused::Repeated(hostname.clone()));
-            }
-        }
+        let mut leaving = self.seats_of(&hostnames)?;
         let on_ring = || self.seats.iter().filter(|(_, seat)| seat.on_ring).map(|(seat, _)| *seat);
         let size = on_ring().count();
         if n > size {
@@ -112,6 +94,33 @@ impl Roster {
         self.changes.insert(id, Pending::Remove { hostnames });
         self.revision += 1;
         Ok(id)
+    }
+
+    /// The seats of `n` more replicas: the smallest that nobody has.
+    pub(super) fn free_seats(&self, n: usize) -> Result<Vec<Seat>, Refused> {
+        self.room_for(n, self.seats.len())?;
+        let occupied: BTreeSet<Seat> = self.records.values().filter_map(Record::seat).collect();
+        let taken = |seat: Seat| self.seats.contains_key(&seat) || occupied.contains(&seat);
+        let seats = Seat::smallest_free(taken, n);
+        // A seat that a leaving replica still has is free for the ring already.
+        let beyond = |capacity| seats.iter().any(|seat| seat.get() as usize > capacity);
+        if self.config.capacity.is_some_and(beyond) {
+            return Ok(Seat::smallest_free(|seat| self.seats.contains_key(&seat), n));
+        }
+        Ok(seats)
+    }
+
+    /// The seats of replicas that are to go.
+    pub(super) fn seats_of(&self, hostnames: &[Hostname]) -> Result<BTreeSet<Seat>, Refused> {
+        let mut leaving = BTreeSet::new();
+        for hostname in hostnames {
+            let seat =
+                self.removable(hostname).ok_or_else(|| Refused::Unknown(hostname.clone()))?;
+            if !leaving.insert(seat) {
+                return Err(Refused::Repeated(hostname.clone()));
+            }
+        }
+        Ok(leaving)
     }
 
     /// Whether there may be `n` more than `size`.

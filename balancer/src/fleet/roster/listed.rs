@@ -55,21 +55,7 @@ impl Roster {
         if hostnames.len() > n {
             return Err(Refused::MoreNamesThanAdded);
         }
-        all_named(n, servers.len())?;
-        let mut known: BTreeSet<String> = self.records.keys().map(id_of).collect();
-        let known_before = known.len();
-        known.extend(self.enlistings().flat_map(|(_, enlisting)| enlisting.ids()));
-        let under_way = known.len() - known_before;
-        let mut new = BTreeSet::new();
-        for server in &servers {
-            if !new.insert(server.id()) {
-                return Err(Refused::Repeated(server.hostname()));
-            }
-            if known.contains(&server.id()) {
-                return Err(Refused::InUse(server.hostname()));
-            }
-        }
-        self.room_for(n, self.listed_members().count() + under_way)?;
+        self.may_enlist(n, &servers)?;
         let id = self.next_change();
         self.orders.extend(servers.iter().cloned().map(Effect::Enlist));
         let servers = servers.into_iter().map(|server| (server, Answer::None)).collect();
@@ -79,6 +65,25 @@ impl Roster {
         Ok(id)
     }
 
+    /// Whether `n` more servers may be listed.
+    pub(super) fn may_enlist(&self, n: usize, servers: &[Server]) -> Result<(), Refused> {
+        all_named(n, servers.len())?;
+        let mut known: BTreeSet<String> = self.records.keys().map(id_of).collect();
+        let known_before = known.len();
+        known.extend(self.enlistings().flat_map(|(_, enlisting)| enlisting.ids()));
+        let under_way = known.len() - known_before;
+        let mut new = BTreeSet::new();
+        for server in servers {
+            if !new.insert(server.id()) {
+                return Err(Refused::Repeated(server.hostname()));
+            }
+            if known.contains(&server.id()) {
+                return Err(Refused::InUse(server.hostname()));
+            }
+        }
+        self.room_for(n, self.listed_members().count() + under_way)
+    }
+
     /// An `/rm`, where replicas are listed.
     pub(super) fn remove_listed(&mut self, change: Change) -> Result<ChangeId, Refused> {
         let Change { n, hostnames, servers: _ } = change;
@@ -86,13 +91,7 @@ impl Roster {
             return Err(Refused::MoreNamesThanRemoved);
         }
         all_named(n, hostnames.len())?;
-        let mut leaving: BTreeMap<String, Vec<Hostname>> = BTreeMap::new();
-        for hostname in &hostnames {
-            let (server, replicas) = self.replicas_of(hostname)?;
-            if leaving.insert(server, replicas).is_some() {
-                return Err(Refused::Repeated(hostname.clone()));
-            }
-        }
+        let leaving = self.replicas_of_all(&hostnames)?;
         let stamp = self.next_tick();
         let servers = leaving.keys().map(|server| Effect::Unlist(Hostname::listed(server)));
         self.orders.extend(servers);
@@ -107,6 +106,21 @@ impl Roster {
         self.changes.insert(id, Pending::Remove { hostnames });
         self.revision += 1;
         Ok(id)
+    }
+
+    /// The servers that `/rm` means by these names, and their replicas.
+    pub(super) fn replicas_of_all(
+        &self,
+        hostnames: &[Hostname],
+    ) -> Result<BTreeMap<String, Vec<Hostname>>, Refused> {
+        let mut leaving = BTreeMap::new();
+        for hostname in hostnames {
+            let (server, replicas) = self.replicas_of(hostname)?;
+            if leaving.insert(server, replicas).is_some() {
+                return Err(Refused::Repeated(hostname.clone()));
+            }
+        }
+        Ok(leaving)
     }
 
     /// The server that `/rm` means by a name, and its replicas: all of its addresses go with it.

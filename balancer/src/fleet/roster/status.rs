@@ -181,7 +181,8 @@ fn state(record: &Record) -> &'static str {
     }
 }
 
-fn reason(record: &Record) -> Option<String> {
+/// Why a replica is ejected, or how it ended.
+pub(super) fn reason(record: &Record) -> Option<String> {
     match (record.phase, record.standing) {
         (Phase::Up, Health::Ejected(why)) => Some(why.to_string()),
         (Phase::Dead | Phase::Removing | Phase::RemoveFailed { .. }, _) => {

@@ -3,6 +3,7 @@
 mod heal;
 mod listed;
 mod overload;
+mod rehearse;
 mod roll;
 mod walk;
 mod world;
