@@ -101,9 +101,15 @@ impl Roster {
             self.seats.insert(seat, SeatRecord { join, ..record });
             self.revision += 1;
         }
-        for record in self.records.values_mut().filter(|record| record.seat() == Some(seat)) {
-            record.foreign_until = None;
+        let mut here = Vec::new();
+        for (hostname, record) in &mut self.records {
+            if record.seat() == Some(seat) {
+                record.foreign_until = None;
+                here.push(hostname.clone());
+            }
         }
+        // One that was ready before anybody knew here that its seat is wanted joins now.
+        here.iter().for_each(|hostname| self.join(hostname));
     }
 
     fn insert(&mut self, observed: Observed, phase: Phase) {

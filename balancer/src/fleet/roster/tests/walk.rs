@@ -111,8 +111,8 @@ impl World {
         prop_assert_eq!(seats.len(), size, "{:#?}", self.engine);
         seats.dedup();
         prop_assert_eq!(seats.len(), size, "a seat is taken twice");
-        prop_assert_eq!(self.names().len(), size);
-        prop_assert_eq!(self.serving().len(), size);
+        prop_assert_eq!(self.names().len(), size, "{:#?}", self.known());
+        prop_assert_eq!(self.serving().len(), size, "{:#?}", self.known());
         prop_assert_eq!(self.roster.members().count(), size);
         let containers = self.engine.containers.values();
         let spares = containers.clone().filter(|c| c.place == Place::Spare).count();
