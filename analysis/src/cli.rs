@@ -218,6 +218,23 @@ impl ExperimentArgs {
     }
 }
 
+/// What an experiment has whose replicas are child processes.
+fn on_processes(
+    out: &Path,
+    balancer_named: Option<&Path>,
+    requests: usize,
+    seed: u64,
+) -> anyhow::Result<Setup> {
+    Ok(Setup {
+        report: Report::open(out)?,
+        runtime: Runtime::Process,
+        image: String::new(),
+        balancer: balancer(balancer_named)?,
+        requests,
+        seed,
+    })
+}
+
 /// The balancer that was named, or the one beside this program.
 fn balancer(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     match named {

@@ -1,5 +1,6 @@
 //! What the user typed (file < environment < flags) → [`Config`], checked once.
 
+mod admission;
 mod check;
 mod fleet;
 mod forwarding;
@@ -34,12 +35,13 @@ use crate::routing::key::KeySource;
 use crate::routing::matching::Target;
 use crate::routing::placement::PlacementConfig;
 use crate::routing::policy::Policy;
+pub use admission::AdmissionConfig;
 use check::{must, within};
 pub use fleet::HealthConfig;
 pub use forwarding::{ForwardedConfig, RetryConfig};
 pub use limits::{Limits, Timeouts};
 pub use listen::{AdminConfig, TlsConfig, Token};
-pub use overload::{AdmissionConfig, ReliefConfig};
+pub use overload::ReliefConfig;
 pub use route::{DEFAULT_ROUTE, FanConfig, HedgeAfter, HedgeConfig, NO_ROUTE, RouteConfig, Send};
 pub use runtime::{DockerConfig, RuntimeConfig};
 use scale::Room;
@@ -175,8 +177,8 @@ impl Config {
         let path = settings.health_path.clone();
         let health = fleet::health(settings.health.clone(), path, seconds)?;
         let outliers = fleet::outliers(&settings.outliers)?;
-        let balance_factor = overload::factor("balance_factor", settings.balance_factor)?;
-        let admission = overload::admission(&settings.admission)?;
+        let balance_factor = admission::factor("balance_factor", settings.balance_factor)?;
+        let admission = admission::admission(&settings.admission)?;
         let overload = overload::overload(&settings.overload)?;
         let respawn = fleet::respawn(&settings.respawn)?;
         let spares = within("spares", settings.spares.unwrap_or(0), 0..=1_000)?;

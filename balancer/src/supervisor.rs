@@ -252,8 +252,8 @@ impl<R: Runtime> Supervisor<R> {
                 answer(reply, Ok(self.node(&hostname, enable)));
             }
             Command::Nodes { reply } => {
-                let nodes = self.roster.nodes();
-                answer(reply, Ok(nodes.into_iter().map(ToString::to_string).collect()));
+                let able = self.roster.able();
+                answer(reply, Ok(able.into_iter().map(ToString::to_string).collect()));
             }
             Command::Status { reply } => {
                 let in_flight = |hostname: &Hostname| self.handles.in_flight(hostname);

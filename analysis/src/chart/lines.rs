@@ -84,15 +84,9 @@ impl Figure for LineFigure {
         DB::ErrorType: 'static,
     {
         let top = page.heading(&self.title, &self.subtitle, &self.keys)?;
-        let (width, height) = page.size();
-        let each = (width - 24) / self.panels.len().max(1) as i32;
-        for (index, panel) in (0..).zip(&self.panels) {
-            let left = 12 + index * each;
-            let within = ((left, top + 30), (left + each, height - 14));
+        for (panel, within) in self.panels.iter().zip(page.panels(top, self.panels.len())) {
             let plot = panel.axes(within, &self.x_title, &self.x_ticks).draw(page)?;
-            let look = Look { h: HPos::Center, bold: true, ..Look::BODY };
-            let middle = i32::midpoint(plot.x_span.start, plot.x_span.end);
-            page.text(&panel.title, (middle, top + 20), look)?;
+            page.panel_title(&panel.title, top, &plot)?;
             panel.draw(page, &plot)?;
         }
         Ok(())

@@ -9,6 +9,7 @@ use plotters::prelude::{
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontStyle, RGBColor, ShapeStyle, TextStyle};
 
+use super::axes::Plot;
 use super::mark::{Fill, Key, Marker, Sign, Stroke, dashes};
 use super::theme::{BODY, FONT_FAMILY, GREY, INK, PAPER, SUBTITLE, TITLE};
 
@@ -155,6 +156,28 @@ where
             }
         }
         Ok(())
+    }
+
+    /// The frames of `count` panels side by side, below `top`, with room for their titles.
+    pub(crate) fn panels(
+        &self,
+        top: i32,
+        count: usize,
+    ) -> impl Iterator<Item = (At, At)> + use<DB> {
+        let (width, height) = self.size();
+        let count = i32::try_from(count.max(1)).unwrap_or(i32::MAX);
+        let each = (width - 24) / count;
+        (0..count).map(move |index| {
+            let left = 12 + index * each;
+            ((left, top + 30), (left + each, height - 14))
+        })
+    }
+
+    /// The title of a panel, over the middle of what is drawn in it.
+    pub(crate) fn panel_title(&self, title: &str, top: i32, plot: &Plot) -> anyhow::Result<()> {
+        let look = Look { h: HPos::Center, bold: true, ..Look::BODY };
+        let middle = i32::midpoint(plot.x_span.start, plot.x_span.end);
+        self.text(title, (middle, top + 20), look)
     }
 
     /// Title, what was measured, and the legend, on white paper. Returns where the rest of the

@@ -1,12 +1,11 @@
 //! What went on over time: lines without markers, in panels side by side, each with its own axes.
 
 use plotters::prelude::DrawingBackend;
-use plotters::style::text_anchor::HPos;
 
 use super::Figure;
 use super::axes::{Axes, Scale, Ticks};
 use super::mark::{Key, Stroke};
-use super::page::{Look, Page};
+use super::page::Page;
 
 /// A chart of values over time.
 #[derive(Clone, Debug)]
@@ -51,15 +50,9 @@ impl Figure for SeriesFigure {
         DB::ErrorType: 'static,
     {
         let top = page.heading(&self.title, &self.subtitle, &self.keys)?;
-        let (width, height) = page.size();
-        let each = (width - 24) / self.panels.len().max(1) as i32;
-        for (index, panel) in (0..).zip(&self.panels) {
-            let left = 12 + index * each;
-            let axes = self.axes(panel, ((left, top + 30), (left + each, height - 14)));
-            let plot = axes.draw(page)?;
-            let look = Look { h: HPos::Center, bold: true, ..Look::BODY };
-            let middle = i32::midpoint(plot.x_span.start, plot.x_span.end);
-            page.text(&panel.title, (middle, top + 20), look)?;
+        for (panel, within) in self.panels.iter().zip(page.panels(top, self.panels.len())) {
+            let plot = self.axes(panel, within).draw(page)?;
+            page.panel_title(&panel.title, top, &plot)?;
             for line in &panel.lines {
                 let places: Vec<_> =
                     line.points.iter().map(|(x, y)| (plot.x(*x), plot.y(*y))).collect();

@@ -6,8 +6,6 @@ use anyhow::ensure;
 
 use crate::experiment::Setup;
 use crate::experiment::fan::Plan;
-use crate::report::Report;
-use crate::system::Runtime;
 
 /// `analysis fan`
 #[derive(Debug, clap::Args)]
@@ -61,14 +59,7 @@ impl Args {
     /// # Errors
     /// When the report folder cannot be made.
     pub(crate) fn setup(&self) -> anyhow::Result<Setup> {
-        Ok(Setup {
-            report: Report::open(&self.out)?,
-            runtime: Runtime::Process,
-            image: String::new(),
-            balancer: super::balancer(self.balancer.as_deref())?,
-            requests: self.requests,
-            seed: self.seed,
-        })
+        super::on_processes(&self.out, self.balancer.as_deref(), self.requests, self.seed)
     }
 }
 

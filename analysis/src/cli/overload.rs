@@ -7,8 +7,6 @@ use anyhow::ensure;
 
 use crate::experiment::Setup;
 use crate::overload::Plan;
-use crate::report::Report;
-use crate::system::Runtime;
 
 /// `analysis overload`
 #[derive(Debug, clap::Args)]
@@ -60,14 +58,7 @@ impl Args {
     /// # Errors
     /// When the report folder cannot be made.
     pub(crate) fn setup(&self) -> anyhow::Result<Setup> {
-        Ok(Setup {
-            report: Report::open(&self.out)?,
-            runtime: Runtime::Process,
-            image: String::new(),
-            balancer: super::balancer(self.balancer.as_deref())?,
-            requests: 1,
-            seed: self.seed,
-        })
+        super::on_processes(&self.out, self.balancer.as_deref(), 1, self.seed)
     }
 }
 

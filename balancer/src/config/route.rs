@@ -5,9 +5,9 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::admission;
 use super::check::{given_span, must, within};
 use super::forwarding::BODY_MOST;
-use super::overload;
 use super::settings::{
     BackoffSettings, HedgeSettings, PolicyKind, RouteRetry, RouteSettings, RouteTimeouts, SendKind,
 };
@@ -185,7 +185,8 @@ fn route(
 ) -> Result<RouteConfig, ConfigError> {
     let matching = matching(&settings, field)?;
     let policy = settings.policy.map_or(defaults.policy, policy);
-    let given = overload::factor(&format!("{}: balance_factor", field.0), settings.balance_factor)?;
+    let given =
+        admission::factor(&format!("{}: balance_factor", field.0), settings.balance_factor)?;
     if given.is_some() && policy != Policy::Hash {
         return Err(field.must("balance_factor", "needs policy = \"hash\""));
     }

@@ -16,6 +16,7 @@ use super::Worker;
 use super::error::ProxyError;
 use super::exchange::{Exchange, Outcome};
 use crate::config::{AdmissionConfig, RouteConfig};
+use crate::routing::choice::Terms;
 use crate::routing::policy::Pick;
 use crate::routing::pool::Waiting;
 use crate::routing::table::{InFlight, Most, NoEntry, Replica, ReplicaId, Table};
@@ -49,10 +50,11 @@ impl Worker {
         pick: Pick<'_>,
         tried: &mut SmallVec<[ReplicaId; 4]>,
     ) -> Result<(&'t Arc<Replica>, InFlight), Shut> {
-        let admission = self.admission();
+        let terms = route.terms(self.admission());
         for race in 1..=RACES {
-            let (replica, bound) = self.choose(route, admission, table, pick, tried)?;
-            let Most { at_replica, in_all } = limits(admission, replica);
+            let (replica, bound) = self.choose(&terms, table, pick, tried)?;
+            let limits = terms.limits.as_ref().map(|limits| limits(replica));
+            let Most { at_replica, in_all } = limits.unwrap_or(Most::ANY);
             // A share of the load is no limit: who is always too late for it gets in all the same.
             let bound = if race < RACES { bound } else { usize::MAX };
             let most = Most { at_replica: at_replica.min(bound), in_all };
@@ -76,13 +78,11 @@ impl Worker {
     /// unless there is no other.
     fn choose<'t>(
         &self,
-        route: &RouteConfig,
-        admission: Option<AdmissionConfig>,
+        terms: &Terms<impl Fn(&Replica) -> Most>,
         table: &'t Table,
         pick: Pick<'_>,
         tried: &[ReplicaId],
     ) -> Result<(&'t Arc<Replica>, usize), Shut> {
-        let terms = route.terms(admission);
         let rng = &mut *self.rng.borrow_mut();
         let fresh = |replica: &Replica| !tried.contains(&replica.id());
         let shunned = |replica: &Replica| self.upstream.shuns(replica.id());
@@ -109,11 +109,6 @@ impl Worker {
             replica.aimd().note(&config, latency, replica.in_flight(), self.now());
         }
     }
-}
-
-/// How much may be in flight for a replica to take one request more.
-fn limits(admission: Option<AdmissionConfig>, replica: &Replica) -> Most {
-    admission.map_or(Most::ANY, |config| config.most(replica))
 }
 
 // === impl Exchange ===

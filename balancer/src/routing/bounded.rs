@@ -39,23 +39,12 @@ impl Factor {
     }
 
     /// The most that one of this `share` may have in flight, of `load` and one request more:
-    /// ⌈c · (in flight + 1) · share / all shares⌉.
+    /// ⌈c · (in flight + 1) · share / all shares⌉. Of those that `load` counts, one at least has less.
     pub fn bound(self, share: u64, load: Load) -> usize {
         let all = u128::from(load.share.max(1)) * u128::from(WHOLE);
-        let bound = self.scaled(share, load).div_ceil(all);
+        let scaled = u128::from(self.0) * (load.in_flight as u128 + 1) * u128::from(share);
+        let bound = scaled.div_ceil(all);
         usize::try_from(bound).unwrap_or(usize::MAX)
-    }
-
-    /// Whether one of this `share` with so many in flight is below its bound. Where at least one
-    /// of those that `load` counts is asked, at least one is.
-    pub fn has_room(self, in_flight: usize, share: u64, load: Load) -> bool {
-        // Below the bound, which is rounded up, is below what is rounded.
-        let all = u128::from(load.share) * u128::from(WHOLE);
-        in_flight as u128 * all < self.scaled(share, load)
-    }
-
-    fn scaled(self, share: u64, load: Load) -> u128 {
-        u128::from(self.0) * (load.in_flight as u128 + 1) * u128::from(share)
     }
 }
 
@@ -99,7 +88,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn somebody_always_has_room_and_nobody_goes_beyond_the_bound(
+        fn somebody_is_always_below_the_bound_and_that_is_the_rounded_share(
             replicas in prop::collection::vec((0_usize..2_000, 1_u64..100), 1..40),
             factor in 1.001_f64..50.0,
         ) {
@@ -108,11 +97,13 @@ mod tests {
                 in_flight: replicas.iter().map(|(in_flight, _)| in_flight).sum(),
                 share: replicas.iter().map(|(_, share)| share).sum(),
             };
+            let factored = f64::from(factor.0) / 1_000.0 * (load.in_flight + 1) as f64;
             let mut anybody = false;
             for (in_flight, share) in replicas {
-                let room = factor.has_room(in_flight, share, load);
-                prop_assert_eq!(room, in_flight < factor.bound(share, load));
-                anybody |= room;
+                let bound = factor.bound(share, load);
+                let exact = factored * share as f64 / load.share as f64;
+                prop_assert!(bound as f64 >= exact - 1e-6 && (bound as f64) < exact + 1.0 + 1e-6);
+                anybody |= in_flight < bound;
             }
             prop_assert!(anybody);
         }
@@ -141,7 +132,7 @@ mod tests {
                 let load = table.load();
                 prop_assert_eq!(load.in_flight, inside.len(), "those that rest do not count");
                 let has = |replica: &Arc<Replica>, share| {
-                    factor.has_room(replica.in_flight(), share, load)
+                    replica.in_flight() < factor.bound(share, load)
                 };
                 let pick = Pick { key: &key, turn: 0 };
                 let chosen = Policy::Hash.choose(&table, pick, &mut rng, has).unwrap();

@@ -48,7 +48,7 @@ impl<R: Runtime> Supervisor<R> {
     pub(super) fn node(&mut self, hostname: &Hostname, enable: Option<bool>) -> Option<NodeStatus> {
         let queued_requests = self.handles.in_flight(hostname);
         // One that is leaving, or dead, is no node any more.
-        if !self.roster.is_node(hostname) {
+        if !self.roster.may_be_switched(hostname) {
             return None;
         }
         if let Some(enable) = enable {

@@ -80,8 +80,8 @@ impl<R: Runtime> Supervisor<R> {
         let scaling = self.scaling.as_mut().filter(|scaling| scaling.due() <= now)?;
         let ready = self.roster.serving().count();
         // What one has that is out of rotation is load as well.
-        let nodes = self.roster.nodes();
-        let in_flight = nodes.into_iter().map(|hostname| self.handles.in_flight(hostname)).sum();
+        let able = self.roster.able_by_seat();
+        let in_flight = able.map(|hostname| self.handles.in_flight(hostname)).sum();
         scaling.scaler.observe(Load { size, ready, in_flight }, now)
     }
 
@@ -97,7 +97,7 @@ impl<R: Runtime> Supervisor<R> {
     /// To remove `n`: those that are not ready, which `/rm` takes first, then those with the fewest
     /// requests in flight; of equals the one that came to the ring last by its seat.
     fn least_loaded(&self, n: usize) -> Change {
-        let mut ready: Vec<&Hostname> = self.roster.by_seat().collect();
+        let mut ready: Vec<&Hostname> = self.roster.able_by_seat().collect();
         let not_ready = self.roster.members().count().saturating_sub(ready.len());
         ready.reverse();
         ready.sort_by_cached_key(|hostname| self.handles.in_flight(hostname));

@@ -19,21 +19,21 @@ pub(super) enum Off {
 impl Roster {
     /// The replicas that take requests, or would if they were not switched off, in the order in
     /// which they joined.
-    pub fn nodes(&self) -> Vec<&Hostname> {
-        let mut nodes: Vec<(Option<u64>, &Hostname)> =
+    pub fn able(&self) -> Vec<&Hostname> {
+        let mut able: Vec<(Option<u64>, &Hostname)> =
             self.fit_to_serve().map(|(hostname, record)| (record.joined, hostname)).collect();
-        nodes.sort_unstable();
-        nodes.into_iter().map(|(_, hostname)| hostname).collect()
+        able.sort_unstable();
+        able.into_iter().map(|(_, hostname)| hostname).collect()
     }
 
     /// The same by their seats.
-    pub fn by_seat(&self) -> impl Iterator<Item = &Hostname> {
+    pub fn able_by_seat(&self) -> impl Iterator<Item = &Hostname> {
         self.fit_to_serve().map(|(hostname, _)| hostname)
     }
 
     /// Whether a replica can be switched on and off: it has joined, and is not leaving. One that is
     /// ejected can, too: that lasts beyond its ejection.
-    pub fn is_node(&self, hostname: &Hostname) -> bool {
+    pub fn may_be_switched(&self, hostname: &Hostname) -> bool {
         let joined = |record: &Record| record.phase == Phase::Up && record.joined.is_some();
         self.records.get(hostname).is_some_and(joined)
     }

@@ -84,5 +84,5 @@ fn a_replacement_of_one_that_is_off_is_on() {
     world.kill(0);
     world.settle();
     assert_eq!(world.serving().len(), 2);
-    assert!(!world.roster.is_node(&name("S1")));
+    assert!(!world.roster.may_be_switched(&name("S1")));
 }
