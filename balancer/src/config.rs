@@ -118,6 +118,13 @@ pub struct LogConfig {
 const OWNED_INTERVAL: u64 = 1;
 const LISTED_INTERVAL: u64 = 10;
 
+/// The file of a configuration as it was when it was read, good or bad.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigFile {
+    path: PathBuf,
+    text: String,
+}
+
 /// Why a configuration is not good.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -153,14 +160,14 @@ pub enum ConfigError {
 // === impl Config ===
 
 impl Config {
-    /// Reads `file`, if any, under `settings` (from the environment and the flags), and checks
-    /// the whole.
+    /// Of what `file` says, if there is one, under `settings` (from the environment and the
+    /// flags), and checked as a whole.
     ///
     /// # Errors
     /// [`ConfigError`], which names the file or the field.
-    pub fn load(file: Option<&Path>, settings: Settings) -> Result<Self, ConfigError> {
+    pub fn new(file: Option<&ConfigFile>, settings: Settings) -> Result<Self, ConfigError> {
         let settings = match file {
-            Some(path) => settings.or(read(path)?),
+            Some(file) => settings.or(file.settings()?),
             None => settings,
         };
         Self::check(settings)
@@ -317,11 +324,28 @@ impl Config {
     }
 }
 
-fn read(path: &Path) -> Result<Settings, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read(path.to_owned(), source))?;
-    toml::from_str(&text)
-        .map_err(|source| ConfigError::Toml { path: path.to_owned(), source: source.into() })
+// === impl ConfigFile ===
+
+impl ConfigFile {
+    /// Reads a file, whatever is in it.
+    ///
+    /// # Errors
+    /// [`ConfigError::Read`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read(path.to_owned(), source))?;
+        Ok(Self { path: path.to_owned(), text })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn settings(&self) -> Result<Settings, ConfigError> {
+        toml::from_str(&self.text)
+            .map_err(|source| ConfigError::Toml { path: self.path.clone(), source: source.into() })
+    }
 }
 
 fn cores() -> usize {

@@ -76,7 +76,7 @@ mod tests {
     /// Clients and idle connections of a configuration with `limit` descriptors.
     fn shares(limit: u64, connections: Option<usize>) -> (Option<usize>, usize) {
         let workers = std::num::NonZeroUsize::new(2);
-        let mut config = Config::load(None, Settings { workers, ..Settings::default() }).unwrap();
+        let mut config = Config::new(None, Settings { workers, ..Settings::default() }).unwrap();
         config.limits.connections = connections;
         share_out(&mut config, limit);
         (config.limits.connections, config.limits.idle)

@@ -17,6 +17,7 @@
 //! | [`runtime`] | where replicas run: processes, containers, listed addresses |
 //! | [`descriptors`] | how many files and sockets there may be, and who may have them |
 //! | [`reload`] | a configuration that changes while the balancer runs |
+//! | [`stamp`] | whether a file is as it was |
 //! | [`reply`] | the envelope of the balancer's own answers |
 //! | [`metrics`] | what is counted, without a lock on a request's way |
 //! | [`telemetry`] | log lines |
@@ -46,6 +47,7 @@ pub mod reload;
 pub mod reply;
 pub mod routing;
 pub mod runtime;
+pub mod stamp;
 pub mod state;
 pub mod supervisor;
 pub mod telemetry;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use balancer::config::settings::Settings;
-use balancer::config::{Config, RuntimeConfig};
+use balancer::config::{Config, ConfigFile, RuntimeConfig};
 use balancer::reload::Source;
 use balancer::routing::key::KeySource;
 use balancer::runtime::docker::Docker;
@@ -102,7 +102,7 @@ fn become_replica(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn check(file: &std::path::Path) -> anyhow::Result<()> {
-    let config = Config::load(Some(file), Settings::default())?;
+    let config = Config::new(Some(&ConfigFile::read(file)?), Settings::default())?;
     println!(
         "{} is good: {} replicas, placement {}, key {}, listening on {}",
         file.display(),
@@ -119,8 +119,9 @@ fn check(file: &std::path::Path) -> anyhow::Result<()> {
 
 fn run(serve: Serve) -> anyhow::Result<()> {
     let settings = serve.settings.or_kept_names(|name| std::env::var(name).ok())?;
-    let source = Source { file: serve.config, settings };
-    let mut config = source.load()?;
+    let file = serve.config.as_deref().map(ConfigFile::read).transpose()?;
+    let mut config = Config::new(file.as_ref(), settings.clone())?;
+    let source = Source { file, settings };
     telemetry::start(&config.log).context("'log_level' is wrong")?;
     if let Some(limit) = descriptors::raise() {
         descriptors::share_out(&mut config, limit);

@@ -6,39 +6,52 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::rt::task::spawn_blocking;
+use actix_web::rt::task::{JoinError, spawn_blocking};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::config::settings::Settings;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigFile};
 use crate::descriptors;
 use crate::proxy::Common;
+use crate::stamp::Stamp;
 use crate::telemetry::chain;
 
-/// How often the file is looked at. What has changed is taken when the next look finds the same:
-/// one that is written in place is empty, or cut short, for a moment.
+/// How often the file is looked at. What has changed is taken when the next look finds the same,
+/// untouched since: one that is written in place is empty, or cut short, for a moment.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Where a configuration comes from.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// Its file, if it has one.
-    pub file: Option<PathBuf>,
+    /// Its file, if it has one, as it was at the start.
+    pub file: Option<ConfigFile>,
     /// The environment and the flags, which stay as they are.
     pub settings: Settings,
 }
 
-impl Source {
-    /// Reads it as it is now.
-    ///
-    /// # Errors
-    /// [`ConfigError`], which names the file or the field.
-    pub fn load(&self) -> Result<Config, ConfigError> {
-        Config::load(self.file.as_deref(), self.settings.clone())
-    }
+/// The file, good or bad, or why it cannot be read.
+type Read = Result<ConfigFile, String>;
 
+/// What a look at the file found; nothing where there is none to look at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Found {
+    file: Option<Read>,
+    stamp: Option<Stamp>,
+}
+
+/// Which of the looks are taken.
+#[derive(Debug)]
+struct Looks {
+    /// What the last that was taken found.
+    taken: Option<Read>,
+    last: Option<Found>,
+}
+
+// === impl Source ===
+
+impl Source {
     /// Follows it for ever: what is good takes effect as far as it can, what is not changes nothing.
     /// `running` is what the balancer began with.
     ///
@@ -46,35 +59,61 @@ impl Source {
     /// When there is no hearing of signals.
     pub async fn follow(self, mut running: Config, common: Arc<Common>) -> io::Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
-        let mut seen = self.read().await;
-        let mut last = seen.clone();
+        let mut looks = Looks::new(self.file.clone());
+        let path = self.file.as_ref().map(|file| file.path().to_owned());
         loop {
-            tokio::select! {
-                _ = hangup.recv() => seen = self.read().await,
-                () = sleep(LOOK_EVERY), if self.file.is_some() => {
-                    let now = self.read().await;
-                    let stands = now == last;
-                    last.clone_from(&now);
-                    if now == seen || !stands {
-                        continue;
-                    }
-                    seen = now;
-                }
+            let asked = tokio::select! {
+                _ = hangup.recv() => true,
+                () = sleep(LOOK_EVERY), if path.is_some() => false,
+            };
+            if !looks.next(Found::at(path.clone()).await, asked) {
+                continue;
             }
-            match self.load() {
+            match self.config(looks.taken.clone()) {
                 Ok(config) => running = apply(config, running, &common),
                 Err(error) => {
-                    let error = chain(&error);
                     warn!(error, "configuration is not good; the one that was read before stays");
                 }
             }
         }
     }
 
-    /// What the file says; nothing where it cannot be read.
-    async fn read(&self) -> Option<String> {
-        let file = self.file.clone()?;
-        spawn_blocking(move || std::fs::read_to_string(file)).await.ok()?.ok()
+    fn config(&self, file: Option<Read>) -> Result<Config, String> {
+        let file = file.transpose()?;
+        Config::new(file.as_ref(), self.settings.clone()).map_err(|error| chain(&error))
+    }
+}
+
+// === impl Found ===
+
+impl Found {
+    async fn at(path: Option<PathBuf>) -> Self {
+        let Some(path) = path else { return Self::default() };
+        let look = move || {
+            let file = ConfigFile::read(&path).map_err(|error| chain(&error));
+            Self { file: Some(file), stamp: Stamp::of(&path) }
+        };
+        let failed = |error: JoinError| Self { file: Some(Err(chain(&error))), stamp: None };
+        spawn_blocking(look).await.unwrap_or_else(failed)
+    }
+}
+
+// === impl Looks ===
+
+impl Looks {
+    fn new(begun: Option<ConfigFile>) -> Self {
+        Self { taken: begun.map(Ok), last: None }
+    }
+
+    /// Whether the next look is one to take: it stands and says something new, or was `asked` for.
+    fn next(&mut self, found: Found, asked: bool) -> bool {
+        let stands = self.last.as_ref() == Some(&found);
+        let take = asked || stands && found.file != self.taken;
+        if take {
+            self.taken.clone_from(&found.file);
+        }
+        self.last = Some(found);
+        take
     }
 }
 
@@ -91,4 +130,100 @@ fn apply(mut config: Config, running: Config, common: &Common) -> Config {
     common.reload(config.clone());
     info!(routes = config.routes.len(), "configuration was read again");
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::time::SystemTime;
+
+    use super::*;
+
+    /// A file that is followed, with this in it from the start.
+    struct Followed {
+        folder: tempfile::TempDir,
+        looks: Looks,
+    }
+
+    impl Followed {
+        fn new(text: &str) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("balancer.toml");
+            fs::write(&path, text).unwrap();
+            let looks = Looks::new(Some(ConfigFile::read(&path).unwrap()));
+            Self { folder, looks }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.folder.path().join("balancer.toml")
+        }
+
+        /// Written in place, at a time that no other write had.
+        fn write(&self, text: &str, second: u64) {
+            fs::write(self.path(), text).unwrap();
+            let file = File::options().write(true).open(self.path()).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(second)).unwrap();
+        }
+
+        /// What the next look has taken, if anything.
+        async fn look(&mut self, asked: bool) -> Option<Read> {
+            let found = Found::at(Some(self.path())).await;
+            if self.looks.next(found, asked) { self.looks.taken.clone() } else { None }
+        }
+
+        /// As above, as the file is now.
+        fn now(&self) -> Option<Read> {
+            Some(ConfigFile::read(&self.path()).map_err(|error| chain(&error)))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_is_taken_once_when_it_stands() {
+        let mut file = Followed::new("a");
+        assert_eq!(file.look(false).await, None);
+        assert_eq!(file.look(false).await, None);
+        file.write("b", 1);
+        assert_eq!(file.look(false).await, None);
+        assert_eq!(file.look(false).await, file.now());
+        assert_eq!(file.look(false).await, None);
+        fs::remove_file(file.path()).unwrap();
+        assert_eq!(file.look(false).await, None);
+        let gone = file.look(false).await;
+        assert!(gone.clone().unwrap().unwrap_err().contains("No such file"), "{gone:?}");
+        assert_eq!(file.look(false).await, None);
+    }
+
+    #[tokio::test]
+    async fn what_is_the_same_twice_but_was_written_between_does_not_stand() {
+        let mut file = Followed::new("a");
+        for second in 1..5 {
+            // As every look may find a file that is written again and again.
+            file.write("", second);
+            assert_eq!(file.look(false).await, None, "{second}");
+        }
+        assert_eq!(file.look(false).await, file.now());
+    }
+
+    #[tokio::test]
+    async fn what_changed_since_the_start_is_taken_and_what_is_as_it_was_is_not() {
+        let mut file = Followed::new("a");
+        file.write("b", 1);
+        assert_eq!(file.look(false).await, None);
+        file.write("a", 2);
+        assert_eq!(file.look(false).await, None);
+        assert_eq!(file.look(false).await, None);
+        file.write("b", 3);
+        assert_eq!(file.look(false).await, None);
+        assert_eq!(file.look(false).await, file.now());
+    }
+
+    #[tokio::test]
+    async fn who_asks_is_given_what_is_there_and_it_is_not_taken_again() {
+        let mut file = Followed::new("a");
+        assert_eq!(file.look(true).await, file.now());
+        file.write("b", 1);
+        assert_eq!(file.look(true).await, file.now());
+        assert_eq!(file.look(false).await, None);
+        assert_eq!(file.look(false).await, None);
+    }
 }

@@ -42,7 +42,7 @@ pub(super) struct Tick {
 /// # Errors
 /// When the fleet does not come up: a mistake of this program.
 pub(super) fn measure() -> anyhow::Result<Tick> {
-    let config = Config::load(None, Settings::default())?;
+    let config = Config::new(None, Settings::default())?;
     let mut rng = StdRng::seed_from_u64(1);
     let mut roster = Roster::new(config.fleet());
     let listing: Vec<Observed> = (1..=REPLICAS).filter_map(Seat::new).map(observed).collect();

@@ -1,10 +1,9 @@
 //! TLS for clients: a certificate and its key, read anew when their files change.
 
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
@@ -17,6 +16,7 @@ use tokio_rustls::rustls::{self, ServerConfig};
 use tracing::{info, warn};
 
 use crate::config::TlsConfig;
+use crate::stamp::Stamp;
 use crate::telemetry::chain;
 
 /// How often the files are looked at.
@@ -34,8 +34,8 @@ pub struct Certificates {
     now: ArcSwap<ServerConfig>,
 }
 
-/// When each file was written, and its length; nothing of one that is not there.
-type Stamps = [Option<(SystemTime, u64)>; 2];
+/// Of the certificate and the key; nothing of one that is not there.
+type Stamps = [Option<Stamp>; 2];
 
 /// Why the files are no good.
 #[derive(Debug, Error)]
@@ -104,11 +104,7 @@ impl Certificates {
 }
 
 fn stamps(files: &TlsConfig) -> Stamps {
-    let stamp = |file: &Path| {
-        let about = fs::metadata(file).ok()?;
-        Some((about.modified().ok()?, about.len()))
-    };
-    [stamp(&files.certificate), stamp(&files.key)]
+    [Stamp::of(&files.certificate), Stamp::of(&files.key)]
 }
 
 fn read(files: &TlsConfig) -> Result<ServerConfig, TlsError> {
@@ -130,6 +126,9 @@ fn read(files: &TlsConfig) -> Result<ServerConfig, TlsError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::time::SystemTime;
+
     use super::*;
 
     fn write(files: &TlsConfig) {

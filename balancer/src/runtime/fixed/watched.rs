@@ -1,8 +1,7 @@
 //! The file of servers, and whether it has changed.
 
-use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -10,6 +9,7 @@ use tracing::warn;
 
 use crate::config::{ServersConfig, ServersError, ServersFile};
 use crate::fleet::listed::Server;
+use crate::stamp::Stamp;
 use crate::telemetry::chain;
 
 /// How often it is looked at, and how long that may take.
@@ -19,10 +19,6 @@ const LOOK_WITHIN: Duration = Duration::from_secs(10);
 /// A file that changes is read again after so long, until it is the same twice: whoever writes it
 /// may be in the midst of it.
 const SETTLES: Duration = Duration::from_millis(100);
-
-/// A file that changed so shortly before it was read may have changed again since without a
-/// trace: its time of change only has some hundredths of a second.
-const FRESH: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub(super) struct Watched {
@@ -38,9 +34,6 @@ pub(super) struct Watched {
 
 /// What was found in the file, or why nothing was.
 type Content = Result<Vec<u8>, String>;
-
-/// Changes with the file.
-type Stamp = (Option<SystemTime>, u64, u64, u64);
 
 // === impl Watched ===
 
@@ -64,21 +57,18 @@ impl Watched {
     }
 
     async fn look(&mut self) -> Option<Vec<Server>> {
-        let stamp = blocking({
-            let path = self.path.clone();
-            move || stamp(&path)
-        });
-        let stamp = stamp.await.flatten();
+        let stamp = self.stamp().await;
         if stamp.is_some() && stamp == self.stamp {
             return None;
         }
         let content = self.read().await;
         if content == self.last {
-            self.stamp = stamp.filter(|(changed, ..)| !is_fresh(*changed));
+            self.stamp = stamp.filter(|stamp| !stamp.is_fresh());
             return None;
         }
         sleep(SETTLES).await;
-        if self.read().await != content {
+        // It may be the same though it was written between: empty twice, say.
+        if self.read().await != content || self.stamp().await != stamp {
             return None;
         }
         self.stamp = None;
@@ -108,6 +98,11 @@ impl Watched {
         }
     }
 
+    async fn stamp(&self) -> Option<Stamp> {
+        let path = self.path.clone();
+        blocking(move || Stamp::of(&path)).await.flatten()
+    }
+
     async fn read(&self) -> Content {
         let path = self.path.clone();
         let read = blocking(move || ServersFile::read(&path)).await;
@@ -122,19 +117,10 @@ async fn blocking<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) 
     timeout(LOOK_WITHIN, spawn_blocking(look)).await.ok()?.ok()
 }
 
-fn stamp(path: &std::path::Path) -> Option<Stamp> {
-    use std::os::unix::fs::MetadataExt as _;
-    let about = fs::metadata(path).ok()?;
-    Some((about.modified().ok(), about.len(), about.ino(), about.dev()))
-}
-
-fn is_fresh(changed: Option<SystemTime>) -> bool {
-    // A time to come says as little.
-    changed.and_then(|changed| changed.elapsed().ok()).is_none_or(|age| age < FRESH)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// A file with this in it, watched.

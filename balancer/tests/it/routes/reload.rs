@@ -10,6 +10,7 @@ use crate::conformance::client::Client;
 use crate::support::{Balancer, wait_for};
 
 const HASH: &str = "policy = \"hash\"\n";
+const STAYS: &str = "configuration is not good; the one that was read before stays";
 
 /// As editors and configuration tools do it.
 fn replace(file: &Path, text: &str) {
@@ -92,7 +93,6 @@ fn a_balancer_without_a_file_lives_through_a_hangup() {
 
 #[test]
 fn a_file_that_is_not_good_changes_nothing_and_the_log_says_why() {
-    const STAYS: &str = "configuration is not good; the one that was read before stays";
     let [a, b, c] = three();
     let routed = routed(&[&a, &b, &c], "policy = \"round-robin\"");
     let mut client = Client::of(&routed.balancer);
@@ -154,21 +154,35 @@ fn what_needs_a_restart_is_told_and_the_rest_takes_effect() {
 
 #[test]
 fn a_file_that_is_being_written_is_not_taken_before_it_stands_still() {
+    // Two looks are half a second apart: only then can it have stood still.
+    const PAUSE: Duration = Duration::from_millis(400);
     let [a, b, c] = three();
     let routed = routed(&[&a, &b, &c], "policy = \"round-robin\"");
     let mut client = Client::of(&routed.balancer);
-    // An empty file would be a good one, and mean the defaults.
+    // For a moment it is empty each time, which would be a good file, and mean the defaults.
     let began = Instant::now();
-    let mut line = 0;
+    let mut written = began;
+    let (mut line, mut pauses) = (0, 0);
     wait_for("some time to pass", || {
         line += 1;
-        std::fs::write(routed.file.path(), format!("# {line}\n")).unwrap();
+        std::fs::write(routed.file.path(), format!("{HASH}# {line}\n")).unwrap();
+        pauses += usize::from(written.elapsed() > PAUSE);
+        written = Instant::now();
         (began.elapsed() > Duration::from_secs(2)).then_some(())
     });
-    assert!(routed.balancer.events("configuration was read again").is_empty());
+    replace(routed.file.path(), "policy = \"round-robin\" # at last");
+    pauses += usize::from(written.elapsed() > PAUSE);
     taken(&routed, 1);
-    let names = four(&mut client);
-    assert!(names.iter().all(|name| *name == names[0]), "{names:?}");
+    wait_for("what it is at last", || {
+        let names = four(&mut client);
+        (names[0] != names[1] && names[0] == names[3]).then_some(())
+    });
+    // What was taken has been told before this is.
+    replace(routed.file.path(), "policy = ");
+    routed.balancer.signal(Signal::HUP);
+    wait_for("a complaint", || routed.balancer.events(STAYS).pop());
+    let takes = routed.balancer.events("configuration was read again").len();
+    assert!((1..=1 + pauses).contains(&takes), "{takes} times, with {pauses} pauses");
 }
 
 #[test]
