@@ -14,6 +14,10 @@ use crate::routing::table::Replica;
 /// the longest time that Prometheus commonly leaves between two looks.
 const TOLD_AFTER: Duration = Duration::from_secs(120);
 
+/// How often it is looked who is gone, at most, where workers meet replicas: it takes a look at all of
+/// them, and a fleet of thousands is met within moments.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// What one worker counts of one replica.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
@@ -35,7 +39,11 @@ pub struct AttemptSum {
 
 /// The replicas of a route: those of the fleet, and those that left it a moment ago.
 #[derive(Debug, Default)]
-pub(super) struct Replicas(BTreeMap<Hostname, Known>);
+pub(super) struct Replicas {
+    known: BTreeMap<Hostname, Known>,
+    /// When it was last looked who is gone.
+    looked: Option<Instant>,
+}
 
 #[derive(Debug)]
 struct Known {
@@ -67,9 +75,11 @@ impl AttemptSum {
 impl Replicas {
     /// A worker counts a replica's attempts from now on.
     pub(super) fn join(&mut self, replica: &Arc<Replica>, now: Instant) -> Arc<Attempts> {
-        self.forget(now);
+        if self.looked.is_none_or(|last| now.saturating_duration_since(last) >= LOOK_EVERY) {
+            self.forget(now);
+        }
         let attempts = Arc::<Attempts>::default();
-        let known = self.0.entry(replica.hostname().clone()).or_insert_with(|| Known {
+        let known = self.known.entry(replica.hostname().clone()).or_insert_with(|| Known {
             replica: Arc::clone(replica),
             parts: Vec::new(),
             done: AttemptSum::default(),
@@ -86,7 +96,8 @@ impl Replicas {
 
     /// Forgets those that have been gone for long enough.
     pub(super) fn forget(&mut self, now: Instant) {
-        self.0.retain(|_, known| {
+        self.looked = Some(now);
+        self.known.retain(|_, known| {
             if !is_gone(&known.replica) {
                 known.gone_since = None;
                 return true;
@@ -98,7 +109,7 @@ impl Replicas {
 
     /// Each with what was counted.
     pub(super) fn sums(&self) -> impl Iterator<Item = (&Hostname, SocketAddr, AttemptSum)> {
-        self.0.iter().map(|(hostname, known)| (hostname, known.replica.address(), known.sum()))
+        self.known.iter().map(|(hostname, known)| (hostname, known.replica.address(), known.sum()))
     }
 }
 
@@ -205,7 +216,22 @@ mod tests {
         }
         let replicas = route.replicas();
         assert_eq!(sums(&replicas), [("S1".to_owned(), 200)]);
-        assert!(replicas.0.values().all(|known| known.parts.len() == 1), "{replicas:?}");
+        assert!(replicas.known.values().all(|known| known.parts.len() == 1), "{replicas:?}");
+    }
+
+    #[test]
+    fn meeting_many_at_once_is_one_look_at_who_is_gone() {
+        let (gone, now) = (replica(1, "S1"), Instant::now());
+        let mut replicas = Replicas::default();
+        replicas.join(&gone, now);
+        gone.give_up();
+        for id in 2..10 {
+            replicas.join(&replica(id, &format!("S{id}")), now + LOOK_EVERY / 2);
+        }
+        let is_noticed = |replicas: &Replicas| replicas.known[gone.hostname()].gone_since.is_some();
+        assert!(!is_noticed(&replicas));
+        replicas.join(&replica(10, "S10"), now + LOOK_EVERY);
+        assert!(is_noticed(&replicas));
     }
 
     #[test]
@@ -222,7 +248,7 @@ mod tests {
             worker.sweep();
             now += TOLD_AFTER / 10;
         }
-        assert!(replicas.0.len() <= 12, "{}", replicas.0.len());
+        assert!(replicas.known.len() <= 12, "{}", replicas.known.len());
     }
 
     #[test]
