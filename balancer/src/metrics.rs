@@ -41,6 +41,18 @@ pub struct Metrics {
     /// Requests that found no place in the line, and those that waited in vain.
     turned_away: [AtomicU64; 2],
     drawn: Mutex<Drawn>,
+    moves: Mutex<RingMoves>,
+}
+
+/// What moved whenever a placement followed another, added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RingMoves {
+    /// How often one did.
+    pub changes: u64,
+    /// Shares of the key space that went to another owner.
+    pub share: f64,
+    /// The part of them that no change of the members asked for.
+    pub needless: f64,
 }
 
 /// What is worked out once for each placement.
@@ -80,6 +92,7 @@ impl Metrics {
             accepted: AtomicU64::new(0),
             turned_away: Default::default(),
             drawn: Mutex::default(),
+            moves: Mutex::default(),
         })
     }
 
@@ -150,6 +163,24 @@ impl Metrics {
         self.drawn(placement).fingerprint
     }
 
+    /// Counts what moves when `after` follows `before`. Where either has no members nothing does: no
+    /// key had an owner, or has one.
+    pub fn placed_anew(&self, before: &Placement, after: &Placement) {
+        if before.members().is_empty() || after.members().is_empty() {
+            return;
+        }
+        let moved = before.moved(after);
+        let mut moves = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
+        moves.changes += 1;
+        moves.share += moved.share;
+        moves.needless += moved.needless;
+    }
+
+    /// All that has moved.
+    pub fn ring_moves(&self) -> RingMoves {
+        *self.moves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn drawn(&self, placement: &Arc<Placement>) -> Drawn {
         let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
         let this = Arc::downgrade(placement);
@@ -188,6 +219,23 @@ mod tests {
         metrics.route("b").shard().begin(Instant::now()).answered(200);
         let names: Vec<String> = metrics.routes().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["a", "b"]);
+    }
+
+    #[test]
+    fn what_moves_is_added_up_over_changes_of_members() {
+        let placed = |seats: &[u32]| {
+            let seats = seats.iter().filter_map(|seat| Seat::new(*seat)).map(MemberId::Seat);
+            let members: Vec<Member> = seats.map(|seat| Member::new(seat, 1)).collect();
+            Placement::build(&PlacementConfig::Ring(RingConfig::default()), &members).unwrap()
+        };
+        let metrics = Metrics::new();
+        let (none, two, three) = (placed(&[]), placed(&[1, 2]), placed(&[1, 2, 3]));
+        for (before, after) in [(&none, &two), (&two, &three), (&three, &two), (&two, &none)] {
+            metrics.placed_anew(before, after);
+        }
+        let RingMoves { changes, share, needless } = metrics.ring_moves();
+        assert_eq!((changes, needless), (2, 0.0));
+        assert!((share - 2.0 * three.shares()[2]).abs() < 1e-9, "{share}");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::reply;
 use crate::routing::bounded::Factor;
 use crate::routing::choice::{Room, Terms};
 use crate::routing::key::{Key, KeySource, RequestId, RequestView as _, cookie};
-use crate::routing::placement::Member;
+use crate::routing::placement::{Member, Spot};
 use crate::routing::policy::{Pick, Policy};
 use crate::routing::table::{Most, Replica};
 use crate::state::RingStatus;
@@ -34,6 +34,9 @@ struct Explanation {
     route: Option<Route>,
     key: KeyText,
     placement: &'static str,
+    /// Where the key falls, where the placement has places.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    falls_on: Option<FallsOn>,
     /// How the policy chooses.
     chooses: &'static str,
     /// All members in the order in which they own the key; not where nobody owns it.
@@ -72,6 +75,16 @@ struct KeyText {
     value: Option<String>,
     /// Its bytes as the parameter `key` takes them.
     encoded: Option<String>,
+}
+
+/// Where a key falls, and what of its owner's is next to it. A circle's numbers are written in 16
+/// hexadecimal digits, which JSON's numbers would round.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum FallsOn {
+    Circle { hash: String, point: String },
+    Slots { slot: u32, occupied: u32 },
+    Table { entry: u32 },
 }
 
 /// A member that may be asked.
@@ -246,6 +259,21 @@ fn rng() -> SmallRng {
     SmallRng::seed_from_u64(0)
 }
 
+// === impl FallsOn ===
+
+impl From<Spot> for FallsOn {
+    fn from(spot: Spot) -> Self {
+        let digits = |number: u64| format!("{number:016x}");
+        match spot {
+            Spot::Circle { key, point } => {
+                FallsOn::Circle { hash: digits(key), point: digits(point) }
+            }
+            Spot::Slots { key, occupied } => FallsOn::Slots { slot: key, occupied },
+            Spot::Entry(entry) => FallsOn::Table { entry },
+        }
+    }
+}
+
 // === impl Case ===
 
 impl Case<'_> {
@@ -258,6 +286,7 @@ impl Case<'_> {
             None => (0..placement.members().len()).collect(),
         };
         let candidates = order.iter().filter_map(|place| self.candidate(*place)).collect();
+        let spot = by_key.and_then(|key| placement.spot(key.as_bytes()));
         let (owners, replicas) = match by_key {
             Some(_) => (Some(candidates), None),
             None => (None, Some(candidates)),
@@ -268,6 +297,7 @@ impl Case<'_> {
             route: None,
             key,
             placement: self.config.placement.name(),
+            falls_on: spot.map(FallsOn::from),
             chooses: how(self.terms.policy),
             owners,
             replicas,

@@ -195,7 +195,7 @@ fn placements_are_set_by_name_and_share_one_secret() {
     }
     let default = checked("placement = \"maglev\"").unwrap().placement;
     assert_eq!(default, PlacementConfig::Maglev(MaglevConfig::default()));
-    assert_eq!(default.capacity(), Some(655));
+    assert_eq!(default.capacity(), Some(6_553));
 }
 
 #[test]
@@ -207,8 +207,8 @@ fn a_table_of_maglev_has_a_size_that_fits_whether_it_is_used_or_not() {
             "'maglev.table_size' must be a prime number such as 1009, not 1000",
         ),
         (
-            "placement = \"maglev\"\n[maglev]\ntable_size = 211",
-            "'replicas' must be at most 2 ('max_replicas' is 1000, placement maglev has 2 seats)",
+            "placement = \"maglev\"\nreplicas = 22\n[maglev]\ntable_size = 211",
+            "'replicas' must be at most 21 ('max_replicas' is 1000, placement maglev has 21 seats)",
         ),
         (
             "placement = \"jump\"\nservers = [\"a:1\"]",

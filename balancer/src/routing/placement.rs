@@ -15,6 +15,7 @@ mod moved;
 mod owners;
 pub mod rendezvous;
 pub mod ring;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -80,6 +81,27 @@ enum Kind {
     Maglev(Maglev),
     Rendezvous(Rendezvous),
     Jump(Jump),
+}
+
+/// Where a key falls, on what its owners are found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spot {
+    /// On a circle of 64 bits, or of 32 above 32 zeros.
+    Circle {
+        /// The key's hash.
+        key: u64,
+        /// The first point at or after it, wrapping round: its owner's.
+        point: u64,
+    },
+    /// On a ring of slots.
+    Slots {
+        /// The key's own.
+        key: u32,
+        /// The first occupied one at or after it, wrapping round: its owner's.
+        occupied: u32,
+    },
+    /// On the entry of a table, from 0.
+    Entry(u32),
 }
 
 /// Why a placement cannot be built.
@@ -185,14 +207,29 @@ impl Placement {
     /// [`members`](Self::members).
     pub fn owners(&self, key: &[u8]) -> Owners<'_> {
         let way = match &self.kind {
-            Kind::Ring(ring) => Way::round(ring.circle().owners(), ring.start(key)),
+            Kind::Ring(ring) => Way::circle(ring.circle(), ring.start(key)),
             Kind::Classic(classic) => Way::round(classic.circle(), classic.start(key)),
-            Kind::Ketama(ketama) => Way::round(ketama.circle().owners(), ketama.start(key)),
+            Kind::Ketama(ketama) => Way::circle(ketama.circle(), ketama.start(key)),
             Kind::Maglev(maglev) => Way::round(maglev.entries(), maglev.start(key)),
             Kind::Rendezvous(rendezvous) => Way::Ranking(rendezvous.ranking(key)),
             Kind::Jump(jump) => Way::Falls(jump.falls(key)),
         };
         Owners::new(way, self.members.len())
+    }
+
+    /// Where `key` falls; `None` where there are no members, and with `rendezvous` and `jump`, which
+    /// have no places.
+    pub fn spot(&self, key: &[u8]) -> Option<Spot> {
+        if self.members.is_empty() {
+            return None;
+        }
+        match &self.kind {
+            Kind::Ring(ring) => Some(ring.spot(key)),
+            Kind::Classic(classic) => Some(classic.spot(key)),
+            Kind::Ketama(ketama) => Some(ketama.spot(key)),
+            Kind::Maglev(maglev) => Some(maglev.spot(key)),
+            Kind::Rendezvous(_) | Kind::Jump(_) => None,
+        }
     }
 
     /// The exact share of the key space that each member owns, of an ideal hash; they add up to 1.
@@ -231,6 +268,13 @@ impl Member {
 
     fn tenths(&self) -> u8 {
         self.tenths.clamp(1, TENTHS)
+    }
+
+    /// How many points it has where one of weight 1 has `each`.
+    fn points(&self, each: u64) -> u32 {
+        let points = self.part_of(each * u64::from(self.weight));
+        // A circle has room for no more.
+        u32::try_from(points).unwrap_or(u32::MAX)
     }
 
     /// How many of `points` it has: the first ones.

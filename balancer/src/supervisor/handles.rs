@@ -179,6 +179,7 @@ impl<R: Runtime> Supervisor<R> {
         let member = |(id, weight, tenths)| Member { id, weight, tenths };
         let mut members: Vec<Member> = self.roster.members().map(member).collect();
         members.sort_by_key(|member| member.id);
+        let before = Arc::clone(&self.placement);
         if members != self.placement.members() {
             match Placement::build(&self.placement_config, &members) {
                 Ok(placement) => self.placement = Arc::new(placement),
@@ -194,5 +195,9 @@ impl<R: Runtime> Supervisor<R> {
         let table = Table::new(self.handles.pool(), placement, serving, resting, listing);
         self.shared.publish(table);
         self.published = Some(self.roster.revision());
+        // Only now: it takes as long as a build does.
+        if !Arc::ptr_eq(&before, &self.placement) {
+            self.shared.metrics().placed_anew(&before, &self.placement);
+        }
     }
 }

@@ -43,7 +43,10 @@ fn a_bad_file_is_refused_with_the_field_and_what_it_must_be() {
             "[maglev]\ntable_size = 65536",
             "'maglev.table_size' must be a prime number such as 65537",
         ),
-        ("placement = \"maglev\"\nreplicas = 656", "'replicas' must be at most 655"),
+        (
+            "placement = \"maglev\"\nmax_replicas = 9000\nreplicas = 6554",
+            "'replicas' must be at most 6553",
+        ),
         ("replicas = 2000", "'replicas' must be at most 1000"),
         ("placement = \"classic\"\nreplicas = 57", "'replicas' must be at most 56"),
         ("key = \"header:\"", "'key' is wrong"),

@@ -233,7 +233,7 @@ fn admission(shared: &Shared) -> [Family; 3] {
     [refused, waiting.with(&[], shared.pool().waiting()), limits]
 }
 
-fn ring(shared: &Shared, name: &str) -> [Family; 2] {
+fn ring(shared: &Shared, name: &str) -> [Family; 5] {
     let (table, metrics) = (shared.table(), shared.metrics());
     let placement = table.placement();
     let mut shares = Family::gauge(
@@ -249,7 +249,26 @@ fn ring(shared: &Shared, name: &str) -> [Family; 2] {
          key to the same seat; always 1.",
     );
     let fingerprint = shown(metrics.fingerprint(placement));
-    [shares, info.with(&[("placement", name), ("fingerprint", &fingerprint)], 1_u64)]
+    let moves = metrics.ring_moves();
+    [
+        shares,
+        info.with(&[("placement", name), ("fingerprint", &fingerprint)], 1_u64),
+        Family::counter(
+            "balancer_ring_changes",
+            "How often the members that own keys, or their weights, changed.",
+        )
+        .with(&[], moves.changes),
+        Family::counter(
+            "balancer_ring_moved_share",
+            "Shares of all keys that got another owner, added up over all changes.",
+        )
+        .with(&[], moves.share),
+        Family::counter(
+            "balancer_ring_needless_share",
+            "The part of them that no change of the members asked for.",
+        )
+        .with(&[], moves.needless),
+    ]
 }
 
 fn balancer(shared: &Shared) -> [Family; 4] {

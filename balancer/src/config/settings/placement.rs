@@ -90,7 +90,7 @@ pub struct ClassicSettings {
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MaglevSettings {
-    /// maglev: entries of the table, a prime number, at least a hundred for each replica
+    /// maglev: entries of the table, a prime number, at least ten for each replica, better a hundred
     /// [default: 65537]
     #[arg(id = "maglev-table-size", long, env = "BALANCER_MAGLEV_TABLE_SIZE", value_name = "N")]
     pub table_size: Option<u32>,

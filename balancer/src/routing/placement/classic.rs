@@ -4,7 +4,7 @@
 
 use siphasher::sip::SipHasher13;
 
-use super::{Member, PlacementError};
+use super::{Member, PlacementError, Spot};
 use crate::fleet::seat::MemberId;
 
 /// Settings of the classic ring.
@@ -200,6 +200,13 @@ impl Classic {
     /// Where on the circle `key` falls: the first occupied slot at or after its own.
     pub(super) fn start(&self, key: &[u8]) -> usize {
         self.first[self.hash.request(key, self.slots) as usize] as usize
+    }
+
+    /// Where `key` falls. There must be points.
+    pub(super) fn spot(&self, key: &[u8]) -> Spot {
+        let slot = self.hash.request(key, self.slots);
+        let occupied = self.occupied[self.first[slot as usize] as usize];
+        Spot::Slots { key: slot, occupied }
     }
 
     pub(super) fn shares(&self, members: usize) -> Vec<f64> {

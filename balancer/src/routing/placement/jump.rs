@@ -15,7 +15,7 @@
 
 use siphasher::sip::SipHasher13;
 
-use super::ring::of_two;
+use super::words::Words;
 use super::{Member, PlacementError, Secret, TENTHS};
 
 /// How often a key falls at most. With every second seat empty, one key in 2¹²⁸ does so in vain;
@@ -30,6 +30,7 @@ pub struct Jump {
     /// For each of them, how many in ten keys that fall there it takes.
     tenths: Box<[u8]>,
     hasher: SipHasher13,
+    words: Words,
 }
 
 /// Whom a key comes to, one after another; not each once.
@@ -56,6 +57,7 @@ impl Jump {
             seats: members.iter().map(seat).collect::<Result<_, _>>()?,
             tenths: members.iter().map(Member::tenths).collect(),
             hasher: secret.hasher(),
+            words: Words::new(secret),
         })
     }
 
@@ -87,6 +89,17 @@ impl Jump {
         self.seats.last().copied().unwrap_or_default()
     }
 
+    /// The first member at or after the seat; there is one, for the highest seat is taken.
+    fn at_or_after(&self, seat: u32) -> usize {
+        // Where all seats before it are taken, and mostly they are, it is at its number.
+        let at = seat as usize - 1;
+        if self.seats.get(at) == Some(&seat) {
+            at
+        } else {
+            self.seats.partition_point(|taken| *taken < seat)
+        }
+    }
+
     /// Whether the member takes a key that falls on its seat with this hash.
     fn takes(&self, member: usize, fall: u64) -> bool {
         let tenths = self.tenths[member];
@@ -114,7 +127,7 @@ impl Iterator for Falls<'_> {
     type Item = u32;
 
     fn next(&mut self) -> Option<u32> {
-        let Jump { seats, hasher, .. } = self.jump;
+        let Jump { seats, words, .. } = self.jump;
         if seats.is_empty() {
             return None;
         }
@@ -122,12 +135,11 @@ impl Iterator for Falls<'_> {
             let fall = if self.tries == 0 {
                 self.key
             } else {
-                of_two(hasher, self.key, self.tries.into())
+                words.then(self.key).then(self.tries.into()).hash()
             };
             self.tries += 1;
             let seat = 1 + jump(fall, self.jump.buckets());
-            // There is one: the highest seat is taken.
-            self.at = seats.partition_point(|taken| *taken < seat);
+            self.at = self.jump.at_or_after(seat);
             if seats[self.at] == seat && self.jump.takes(self.at, fall) {
                 return index(self.at);
             }

@@ -15,8 +15,8 @@
 //!
 //! CRC-32 is no secret, and easy to run backwards: who may choose keys can aim at a member.
 
-use super::Member;
 use super::circle::Circle;
+use super::{Member, Spot};
 use crate::fleet::seat::MemberId;
 
 /// Points of a member of weight 1.
@@ -32,17 +32,12 @@ pub struct Ketama {
 
 impl Ketama {
     pub(super) fn build(members: &[Member]) -> Self {
-        let mut placed: Vec<(u64, u32)> = (0_u32..)
-            .zip(members)
-            .flat_map(|(index, member)| {
-                let count = member.part_of(POINTS * u64::from(member.weight));
-                let count = usize::try_from(count).unwrap_or(usize::MAX);
-                points(member.id).take(count).map(move |point| (on_circle(point), index))
-            })
-            .collect();
-        placed.sort_unstable();
-        placed.dedup_by_key(|(point, _)| *point);
-        Self { circle: Circle::build(placed) }
+        let counts: Vec<u32> = members.iter().map(|member| member.points(POINTS)).collect();
+        let mut all = Vec::with_capacity(counts.iter().map(|count| *count as usize).sum());
+        for (member, count) in members.iter().zip(&counts) {
+            all.extend(points(member.id).take(*count as usize).map(on_circle));
+        }
+        Self { circle: Circle::build(&all, &counts).without_equals() }
     }
 
     pub(super) fn circle(&self) -> &Circle {
@@ -52,6 +47,11 @@ impl Ketama {
     /// Where on the circle `key` falls: the first point at or after its hash, wrapping round.
     pub(super) fn start(&self, key: &[u8]) -> usize {
         self.circle.at_or_after(on_circle(crc32fast::hash(key)))
+    }
+
+    /// Where `key` falls. There must be points.
+    pub(super) fn spot(&self, key: &[u8]) -> Spot {
+        self.circle.spot(on_circle(crc32fast::hash(key)))
     }
 }
 
@@ -77,6 +77,7 @@ fn on_circle(hash: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::owners::Places as _;
     use super::*;
     use crate::fleet::seat::Seat;
 
@@ -117,7 +118,7 @@ mod tests {
         let members = servers.map(|(server, weight)| Member::new(listed(server), weight));
         let ketama = Ketama::build(&members);
         for key in (0..2_000).map(|key| format!("key-{key}")) {
-            let owner = ketama.circle.owners()[ketama.start(key.as_bytes())];
+            let owner = ketama.circle().owner(ketama.start(key.as_bytes()));
             assert_eq!(owner as usize, naive(&servers, &key), "{key}");
         }
     }
@@ -138,7 +139,7 @@ mod tests {
         first.sort_unstable();
         let found: Vec<usize> = first.iter().map(|point| part.circle.at_or_after(*point)).collect();
         assert_eq!(found, (0..96).collect::<Vec<_>>());
-        assert_eq!(part.circle.owners().len(), 96);
+        assert_eq!(part.circle().count(), 96);
     }
 
     #[test]
@@ -147,7 +148,7 @@ mod tests {
         let (one, two) = (listed("10.0.0.1:80"), listed("10.0.0.2:80"));
         let members = [Member::new(one, 1), Member::new(one, 1), Member::new(two, 1)];
         let ketama = Ketama::build(&members);
-        assert_eq!(ketama.circle.owners().len(), 320);
-        assert!(!ketama.circle.owners().contains(&1));
+        assert_eq!(ketama.circle().count(), 320);
+        assert!((0..320).all(|at| ketama.circle().owner(at) != 1));
     }
 }

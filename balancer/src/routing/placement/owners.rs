@@ -1,7 +1,8 @@
 //! A key's owners, one after another.
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
+use super::circle::Circle;
 use super::jump::Falls;
 use super::rendezvous::Ranking;
 
@@ -10,25 +11,39 @@ use super::rendezvous::Ranking;
 #[derive(Debug)]
 pub struct Owners<'a> {
     way: Way<'a>,
+    members: usize,
     left: usize,
-    seen: Seen,
+    first: u32,
+    /// Nobody, until a second one is asked for: mostly the first will do.
+    seen: Option<Seen>,
 }
 
 /// How owners are come by. Every way meets every member, some of them more than once.
 #[derive(Debug)]
 pub(super) enum Way<'a> {
-    /// Once round.
-    Round(Round<'a>),
+    /// Once round the points of a circle.
+    Circle(Round<&'a Circle>),
+    /// Once round slots or entries.
+    Round(Round<&'a [u32]>),
     /// In the order of their scores.
     Ranking(Ranking<'a>),
     /// By one fall after another.
     Falls(Falls<'a>),
 }
 
-/// Once round the owners of points, slots or entries; then all members, in case that one has none.
+/// Points, slots or entries, each with its owner.
+pub(super) trait Places: Copy {
+    /// How many there are.
+    fn count(self) -> usize;
+
+    /// Whose this one is.
+    fn owner(self, at: usize) -> u32;
+}
+
+/// Once round the places; then all members, in case that one has none.
 #[derive(Debug)]
-pub(super) struct Round<'a> {
-    owners: &'a [u32],
+pub(super) struct Round<P> {
+    places: P,
     next: usize,
     left: usize,
     rest: u32,
@@ -50,8 +65,22 @@ pub(super) const FEW: usize = 8;
 
 impl<'a> Owners<'a> {
     pub(super) fn new(way: Way<'a>, members: usize) -> Self {
-        let seen = Seen { members, few: SmallVec::new(), many: Vec::new() };
-        Self { way, left: members, seen }
+        Self { way, members, left: members, first: 0, seen: None }
+    }
+
+    fn first(&mut self) -> Option<u32> {
+        self.first = self.way.next()?;
+        Some(self.first)
+    }
+
+    fn further(&mut self) -> Option<u32> {
+        let seen = self.seen.get_or_insert_with(|| Seen::new(self.first, self.members));
+        loop {
+            let member = self.way.next()?;
+            if seen.first_time(member) {
+                return Some(member);
+            }
+        }
     }
 }
 
@@ -62,13 +91,9 @@ impl Iterator for Owners<'_> {
         if self.left == 0 {
             return None;
         }
-        loop {
-            let member = self.way.next()?;
-            if self.seen.first_time(member) {
-                self.left -= 1;
-                return Some(member as usize);
-            }
-        }
+        let member = if self.left == self.members { self.first()? } else { self.further()? };
+        self.left -= 1;
+        Some(member as usize)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -79,13 +104,19 @@ impl Iterator for Owners<'_> {
 // === impl Way ===
 
 impl<'a> Way<'a> {
+    /// Once round `circle`, from the point at `start` on.
+    pub(super) fn circle(circle: &'a Circle, start: usize) -> Self {
+        Way::Circle(Round::new(circle, start))
+    }
+
     /// Once round `owners`, from the one at `start` on.
     pub(super) fn round(owners: &'a [u32], start: usize) -> Self {
-        Way::Round(Round { owners, next: start, left: owners.len(), rest: 0 })
+        Way::Round(Round::new(owners, start))
     }
 
     fn next(&mut self) -> Option<u32> {
         match self {
+            Way::Circle(round) => Some(round.next()),
             Way::Round(round) => Some(round.next()),
             Way::Ranking(ranking) => ranking.next(),
             Way::Falls(falls) => falls.next(),
@@ -95,23 +126,41 @@ impl<'a> Way<'a> {
 
 // === impl Round ===
 
-impl Round<'_> {
-    /// The members that have no point come last: it is for the caller to stop when it has all.
+impl<P: Places> Round<P> {
+    fn new(places: P, start: usize) -> Self {
+        Self { places, next: start, left: places.count(), rest: 0 }
+    }
+
+    /// The members that have no place come last: it is for the caller to stop when it has all.
     fn next(&mut self) -> u32 {
         if self.left == 0 {
             self.rest += 1;
             return self.rest - 1;
         }
         self.left -= 1;
-        let member = self.owners[self.next];
-        self.next = if self.next + 1 == self.owners.len() { 0 } else { self.next + 1 };
+        let member = self.places.owner(self.next);
+        self.next = if self.next + 1 == self.places.count() { 0 } else { self.next + 1 };
         member
+    }
+}
+
+impl Places for &[u32] {
+    fn count(self) -> usize {
+        self.len()
+    }
+
+    fn owner(self, at: usize) -> u32 {
+        self[at]
     }
 }
 
 // === impl Seen ===
 
 impl Seen {
+    fn new(first: u32, members: usize) -> Self {
+        Self { members, few: smallvec![first], many: Vec::new() }
+    }
+
     /// Notes a member; says whether it is new.
     fn first_time(&mut self, member: u32) -> bool {
         let bit = |member: u32| (member as usize / 64, 1_u64 << (member % 64));

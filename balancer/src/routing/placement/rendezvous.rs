@@ -14,14 +14,18 @@ use std::vec;
 
 use siphasher::sip::SipHasher13;
 
-use super::ring::{of_two, point};
+use super::ring::point;
+use super::words::Words;
 use super::{FEW, Member, Secret};
 
 /// The members, and what they and keys are hashed by.
 #[derive(Clone, Debug)]
 pub struct Rendezvous {
     members: Box<[Weighted]>,
+    /// Whether all weights are the same.
+    even: bool,
     hasher: SipHasher13,
+    words: Words,
 }
 
 /// A member as the scores need it.
@@ -31,7 +35,10 @@ struct Weighted {
     weight: f64,
 }
 
-/// How long a member waits for a key; among equals the one of the smaller identity is first.
+/// What rounding cannot make up for.
+const NEARLY_ONE: f64 = 1.0 - 1e-9;
+
+/// How long a member waits for a key, in whatever measure; among equals the one of the smaller identity is first.
 #[derive(Clone, Copy, Debug)]
 struct Wait {
     time: f64,
@@ -58,7 +65,9 @@ impl Rendezvous {
             hash: point(&hasher, member.id, 0),
             weight: member.share() as f64,
         };
-        Self { members: members.iter().map(weighted).collect(), hasher }
+        let members: Box<[Weighted]> = members.iter().map(weighted).collect();
+        let even = members.windows(2).all(|two| two[0].weight == two[1].weight);
+        Self { members, even, hasher, words: Words::new(secret) }
     }
 
     pub(super) fn ranking(&self, key: &[u8]) -> Ranking<'_> {
@@ -76,11 +85,27 @@ impl Rendezvous {
         self.hasher.key() == other.hasher.key()
     }
 
-    fn waits(&self, key: u64) -> impl Iterator<Item = Wait> {
-        (0_u32..).zip(&self.members).map(move |(member, weighted)| {
-            let hash = of_two(&self.hasher, weighted.hash, key);
-            Wait { time: -unit(hash).ln() / weighted.weight, member }
-        })
+    /// Between 0 and 1 for every member.
+    fn units(&self, key: u64) -> impl Iterator<Item = (f64, &Weighted)> {
+        let unit = move |weighted: &Weighted| unit(self.words.then(weighted.hash).then(key).hash());
+        self.members.iter().map(move |weighted| (unit(weighted), weighted))
+    }
+
+    /// How long the member waits, by its unit. Where all weights are the same the highest unit waits
+    /// the shortest time, and no logarithm is needed to tell.
+    fn wait(&self, member: u32, unit: f64, weighted: &Weighted) -> Wait {
+        let time = if self.even { -unit } else { -unit.ln() / weighted.weight };
+        Wait { time, member }
+    }
+
+    /// Whether the member surely waits longer than another one, which is known without a logarithm
+    /// for most: `−ln h` is more than `1 − h`.
+    fn is_longer(&self, unit: f64, weighted: &Weighted, than: Wait) -> bool {
+        if self.even {
+            -unit > than.time
+        } else {
+            (1.0 - unit) * NEARLY_ONE > than.time * weighted.weight
+        }
     }
 }
 
@@ -104,9 +129,33 @@ impl Wait {
 // === impl Ranking ===
 
 impl Ranking<'_> {
-    fn after_the_last(&self) -> impl Iterator<Item = Wait> {
-        let waits = self.rendezvous.waits(self.key);
-        waits.filter(|wait| self.last.is_none_or(|last| last.before(wait)))
+    /// The first one after the last.
+    fn next_of_all(&self) -> Option<Wait> {
+        let mut next: Option<Wait> = None;
+        for (member, (unit, weighted)) in (0..).zip(self.rendezvous.units(self.key)) {
+            if next.is_some_and(|next| self.rendezvous.is_longer(unit, weighted, next)) {
+                continue;
+            }
+            let wait = self.rendezvous.wait(member, unit, weighted);
+            if next.is_none_or(|next| wait.before(&next)) && self.is_left(&wait) {
+                next = Some(wait);
+            }
+        }
+        next
+    }
+
+    /// All after the last, in their order.
+    fn rest(&self) -> Vec<Wait> {
+        let units = (0..).zip(self.rendezvous.units(self.key));
+        let waits =
+            units.map(|(member, (unit, weighted))| self.rendezvous.wait(member, unit, weighted));
+        let mut rest: Vec<Wait> = waits.filter(|wait| self.is_left(wait)).collect();
+        rest.sort_unstable_by(Wait::order);
+        rest
+    }
+
+    fn is_left(&self, wait: &Wait) -> bool {
+        self.last.is_none_or(|last| last.before(wait))
     }
 }
 
@@ -116,13 +165,11 @@ impl Iterator for Ranking<'_> {
     fn next(&mut self) -> Option<u32> {
         if self.given < FEW {
             self.given += 1;
-            self.last = self.after_the_last().min_by(Wait::order);
+            self.last = self.next_of_all();
             return self.last.map(|first| first.member);
         }
         if self.rest.is_none() {
-            let mut rest: Vec<Wait> = self.after_the_last().collect();
-            rest.sort_unstable_by(Wait::order);
-            self.rest = Some(rest.into_iter());
+            self.rest = Some(self.rest().into_iter());
         }
         self.rest.as_mut()?.next().map(|wait| wait.member)
     }
@@ -144,7 +191,8 @@ mod tests {
     fn naive(rendezvous: &Rendezvous, key: &str) -> Vec<u32> {
         let key = rendezvous.hasher.hash(key.as_bytes());
         let score = |member: &Weighted| {
-            -member.weight / unit(of_two(&rendezvous.hasher, member.hash, key)).ln()
+            let bytes = [member.hash.to_le_bytes(), key.to_le_bytes()].concat();
+            -member.weight / unit(rendezvous.hasher.hash(&bytes)).ln()
         };
         let mut scores: Vec<(f64, u32)> = rendezvous.members.iter().map(score).zip(0..).collect();
         scores.sort_by(|one, other| other.0.total_cmp(&one.0));

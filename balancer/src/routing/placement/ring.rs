@@ -2,11 +2,13 @@
 //! placed by SipHash-1-3 (Aumasson & Bernstein, 2012).
 
 use std::fmt;
+use std::hash::Hasher as _;
 
 use siphasher::sip::SipHasher13;
 
-use super::Member;
 use super::circle::Circle;
+use super::words::Words;
+use super::{Member, Spot};
 use crate::fleet::seat::MemberId;
 
 /// Points of a member of weight 1 where nothing else is said.
@@ -59,15 +61,24 @@ impl fmt::Debug for Secret {
 
 impl Ring {
     pub(super) fn build(config: &RingConfig, members: &[Member]) -> Self {
-        let hasher = config.secret.hasher();
-        let placed: Vec<(u64, u32)> = (0_u32..)
-            .zip(members)
-            .flat_map(|(index, member)| {
-                let points = u64::from(config.virtual_nodes) * u64::from(member.weight);
-                (0..member.part_of(points)).map(move |j| (point(&hasher, member.id, j), index))
-            })
-            .collect();
-        Self { circle: Circle::of_hashes(placed), hasher }
+        let (hasher, words) = (config.secret.hasher(), Words::new(config.secret));
+        let each = config.virtual_nodes.into();
+        let counts: Vec<u32> = members.iter().map(|member| member.points(each)).collect();
+        let mut points = Vec::with_capacity(counts.iter().map(|count| *count as usize).sum());
+        for (member, count) in members.iter().zip(&counts) {
+            let numbers = 0..u64::from(*count);
+            match member.id {
+                MemberId::Seat(seat) => {
+                    let own = words.then(seat.get().into());
+                    points.extend(numbers.map(|j| own.then(j).hash()));
+                }
+                id @ MemberId::Address(_) => {
+                    let hasher = begun(&hasher, id);
+                    points.extend(numbers.map(|j| hasher.hash(&j.to_le_bytes())));
+                }
+            }
+        }
+        Self { circle: Circle::build(&points, &counts), hasher }
     }
 
     pub(super) fn circle(&self) -> &Circle {
@@ -79,6 +90,11 @@ impl Ring {
         self.circle.at_or_after(self.hasher.hash(key))
     }
 
+    /// Where `key` falls. There must be points.
+    pub(super) fn spot(&self, key: &[u8]) -> Spot {
+        self.circle.spot(self.hasher.hash(key))
+    }
+
     /// Whether keys have the same hashes here and there.
     pub(super) fn hashes_like(&self, other: &Self) -> bool {
         self.hasher.key() == other.hasher.key()
@@ -87,20 +103,15 @@ impl Ring {
 
 /// The `j`-th point of a member: SipHash of its seat or address, and `j`.
 pub(super) fn point(hasher: &SipHasher13, id: MemberId, j: u64) -> u64 {
-    match id {
-        MemberId::Seat(seat) => of_two(hasher, seat.get().into(), j),
-        MemberId::Address(address) => {
-            let mut bytes = address.to_string().into_bytes();
-            bytes.extend_from_slice(&j.to_le_bytes());
-            hasher.hash(&bytes)
-        }
-    }
+    begun(hasher, id).hash(&j.to_le_bytes())
 }
 
-/// SipHash of two numbers.
-pub(super) fn of_two(hasher: &SipHasher13, one: u64, two: u64) -> u64 {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&one.to_le_bytes());
-    bytes[8..].copy_from_slice(&two.to_le_bytes());
-    hasher.hash(&bytes)
+/// What hashes a member's points, with its seat or address behind it.
+fn begun(hasher: &SipHasher13, id: MemberId) -> SipHasher13 {
+    let mut hasher = *hasher;
+    match id {
+        MemberId::Seat(seat) => hasher.write(&u64::from(seat.get()).to_le_bytes()),
+        MemberId::Address(address) => hasher.write(address.to_string().as_bytes()),
+    }
+    hasher
 }

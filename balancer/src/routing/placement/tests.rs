@@ -307,3 +307,40 @@ fn a_member_that_comes_twice_is_refused() {
         assert_eq!(error, PlacementError::Duplicate(member(1).id));
     }
 }
+
+#[test]
+fn a_key_falls_on_a_place_of_its_first_owner() {
+    let all: Vec<Member> = (1..=5).map(member).collect();
+    for config in configs() {
+        assert_eq!(Placement::build(&config, &[]).unwrap().spot(b"1"), None, "{config:?}");
+        let placement = Placement::build(&config, &all).unwrap();
+        for key in (0..200).map(|key: u32| key.to_string()) {
+            let owner = placement.owners(key.as_bytes()).next().unwrap();
+            match (placement.spot(key.as_bytes()), &config) {
+                (Some(Spot::Circle { point, .. }), PlacementConfig::Ring(config)) => {
+                    let hasher = config.secret.hasher();
+                    let id = placement.members()[owner].id;
+                    assert!((0..160).any(|j| ring::point(&hasher, id, j) == point), "{key}");
+                }
+                (Some(Spot::Circle { key: hash, point }), PlacementConfig::Ketama) => {
+                    assert_eq!(hash, u64::from(crc32fast::hash(key.as_bytes())) << 32);
+                    assert_eq!(point.trailing_zeros().min(32), 32, "{point:x}");
+                }
+                (Some(Spot::Slots { key: slot, occupied }), PlacementConfig::Classic(config)) => {
+                    if config.hash == ClassicConfig::default().hash {
+                        let id: u32 = key.parse().unwrap();
+                        assert_eq!(slot, (id * id + 2 * id + 17) % 512);
+                    }
+                    let between = (occupied + 512 - slot) % 512;
+                    assert!(between < 512 - 45, "{slot} is followed by {occupied}");
+                }
+                (Some(Spot::Entry(entry)), PlacementConfig::Maglev(_)) => {
+                    let Kind::Maglev(maglev) = &placement.kind else { panic!("{config:?}") };
+                    assert_eq!(maglev.entries()[entry as usize] as usize, owner);
+                }
+                (None, PlacementConfig::Rendezvous(_) | PlacementConfig::Jump(_)) => {}
+                (spot, _) => panic!("{config:?}: {spot:?}"),
+            }
+        }
+    }
+}

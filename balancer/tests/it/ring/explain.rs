@@ -47,8 +47,31 @@ fn wait_for_in_flight(balancer: &Balancer, count: u64) {
 }
 
 #[test]
+fn where_a_key_falls_is_told() {
+    for (placement, fields) in [
+        ("ring", &["hash", "point"][..]),
+        ("ketama", &["hash", "point"]),
+        ("classic", &["occupied", "slot"]),
+        ("maglev", &["entry"]),
+        ("jump", &[]),
+    ] {
+        let balancer = Balancer::with_replicas(3, &["--placement", placement]);
+        let explained = explained(&balancer, "key=7");
+        let told = explained["falls_on"].as_object();
+        let told: Vec<&str> = told.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(told, fields, "{explained}");
+        match placement {
+            // CRC-32 of "7", and 49 + 14 + 17.
+            "ketama" => assert_eq!(explained["falls_on"]["hash"], "6abf4a8200000000"),
+            "classic" => assert_eq!(explained["falls_on"]["slot"], 80),
+            _ => assert_eq!(explained["owners"].as_array().unwrap().len(), 3),
+        }
+    }
+}
+
+#[test]
 fn the_first_owner_is_who_answers() {
-    for flags in [&[][..], &["--placement", "classic"]] {
+    for flags in [&[][..], &["--placement", "classic"], &["--placement", "maglev"]] {
         let balancer = Balancer::with_replicas(4, flags);
         for key in 0..300 {
             let explained = explained(&balancer, &format!("key={key}"));

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::{fingerprint, first_owners, name, sampling_error, shares, told};
 use crate::conformance::over;
 use crate::conformance::upstream::Upstream;
-use crate::support::{Answer, Balancer};
+use crate::metrics::samples;
+use crate::support::{Answer, Balancer, wait_for};
 
 /// The keys of an estimate.
 const SAMPLE: u32 = 1 << 16;
@@ -56,8 +57,12 @@ fn adds_up(balancer: &Balancer, rehearsed: &Value) {
 
 #[test]
 fn what_is_foretold_of_owned_replicas_comes_about() {
-    for (flags, keys, least) in [(&[][..], 5_000, 0.3), (&["--placement", "classic"], 1_000, 0.01)]
-    {
+    for (flags, keys, least) in [
+        (&[][..], 5_000, 0.3),
+        (&["--placement", "classic"], 1_000, 0.01),
+        (&["--placement", "maglev"], 1_000, 0.3),
+        (&["--placement", "jump"], 1_000, 0.3),
+    ] {
         let balancer = Balancer::with_replicas(4, flags);
         must(&balancer, "DELETE", "/rm", &json!({"n": 1, "hostnames": ["S2"]}));
         let body = json!({"add": 2, "rm": ["S3"]});
@@ -95,6 +100,34 @@ fn what_is_foretold_of_owned_replicas_comes_about() {
             assert!((measured - share).abs() <= error, "{field}: {measured} of {keys}: {draft}");
         }
         assert!(draft["moved"].as_f64().unwrap() > least, "{draft}");
+    }
+}
+
+#[test]
+fn what_is_foretold_is_what_is_counted_when_it_has_come_about() {
+    for placement in ["ring", "maglev"] {
+        let balancer = Balancer::with_replicas(4, &["--placement", placement]);
+        let counted = || {
+            ["changes", "moved_share", "needless_share"]
+                .map(|what| samples(&balancer)[&format!("balancer_ring_{what}_total")])
+        };
+        for (method, path, change, body) in [
+            ("DELETE", "/rm", json!({"rm": ["S2"]}), json!({"n": 1, "hostnames": ["S2"]})),
+            ("POST", "/add", json!({"add": 1}), json!({"n": 1})),
+        ] {
+            let (before, draft) = (counted(), rehearsed(&balancer, &change));
+            must(&balancer, method, path, &body);
+            let share = |field: &str| draft[field].as_f64().unwrap();
+            let expected = [1.0, share("moved"), share("needless")];
+            assert_eq!(draft["exact"], true, "{draft}");
+            assert_eq!(share("needless") > 0.0, placement == "maglev", "{draft}");
+            // It is counted a moment after the change is there.
+            wait_for("the change to be counted", || {
+                let grown = counted().into_iter().zip(before).map(|(now, then)| now - then);
+                let same = grown.zip(expected).all(|(grown, it)| (grown - it).abs() < 1e-9);
+                same.then_some(())
+            });
+        }
     }
 }
 
