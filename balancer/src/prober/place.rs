@@ -18,11 +18,17 @@ const QUICK_FOR: Duration = Duration::from_secs(60);
 /// a second: whether it has gone is decided soon (HAProxy's `fastinter`).
 const DOUBTS: u32 = 10;
 
-/// Places in an interval: enough to spread the load, and few enough that many replicas share one,
-/// and with it a turn of the event loop. In an interval of a second they are 50 ms apart: at 40 ms,
-/// the kernel would acknowledge the answers of one place (Linux, `TCP_DELACK_MIN`) in the midst of
-/// the next.
+/// Places in an interval, at least: enough to spread the load, and few enough that many replicas
+/// share one, and with it a turn of the event loop.
 const PLACES: u32 = 20;
+
+/// In an interval of a second or longer they are so far apart: thousands that are asked every half
+/// a minute are not asked a second's worth at once. At 40 ms, the kernel would acknowledge the
+/// answers of one place (Linux, `TCP_DELACK_MIN`) in the midst of the next.
+const APART: Duration = Duration::from_millis(50);
+
+/// More would spread nothing: there are seldom more replicas.
+const PLACES_MAX: u32 = 10_000;
 
 /// All places of an interval, the same for all replicas.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +62,14 @@ impl Places {
     }
 
     fn draw(self, rng: &mut impl Rng) -> Place {
-        let first = self.begin + self.interval * rng.random_range(0..PLACES) / PLACES;
+        let places = self.count();
+        let first = self.begin + self.interval * rng.random_range(0..places) / places;
         Place { first, interval: self.interval }
+    }
+
+    fn count(self) -> u32 {
+        let apart = self.interval.as_nanos() / APART.as_nanos();
+        u32::try_from(apart).unwrap_or(PLACES_MAX).clamp(PLACES, PLACES_MAX)
     }
 }
 
@@ -222,6 +234,27 @@ mod tests {
         let due = pace.next(true, begin, begin, &mut rng);
         let early = due + SECOND / 3;
         assert_eq!(pace.next(false, early, early, &mut rng), due + SECOND);
+    }
+
+    #[test]
+    fn places_are_twenty_or_so_far_apart_as_a_turn_of_the_loop_is_worth() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let begin = Instant::now();
+        for (interval, count, apart) in [
+            (SECOND / 10, 20, SECOND / 200),
+            (SECOND, 20, SECOND / 20),
+            (20 * SECOND, 400, SECOND / 20),
+            (3_600 * SECOND, 10_000, 36 * SECOND / 100),
+        ] {
+            let places = Places::new(begin, interval);
+            let mut most = 0;
+            for _ in 0..1_000 {
+                let after = places.draw(&mut rng).first - begin;
+                assert_eq!(after.as_nanos() % apart.as_nanos(), 0, "{interval:?}");
+                most = most.max(after.as_nanos() / apart.as_nanos());
+            }
+            assert!((count * 9 / 10..count).contains(&most), "{most} of {count}");
+        }
     }
 
     proptest! {

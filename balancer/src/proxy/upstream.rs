@@ -1,6 +1,8 @@
 //! Connections to replicas: what one worker keeps of them between requests.
 
-use std::cell::{Cell, RefCell};
+mod idle;
+
+use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, sleep_until};
 
+use self::idle::Idle;
 use super::wire::{Buffers, Stream, Wire};
 use crate::routing::table::{Replica, ReplicaId};
 
@@ -28,19 +31,9 @@ const SHUNNED_FOR: Duration = Duration::from_secs(1);
 pub struct Upstream {
     connect: Duration,
     keep_alive: Duration,
-    idle_most: usize,
     buffers: Rc<Buffers>,
-    /// How many there are in `idle`.
-    idle_now: Cell<usize>,
-    /// By identity, never by address: a stranger may get a dead replica's address.
-    idle: RefCell<HashMap<ReplicaId, Kept>>,
+    idle: RefCell<Idle<Box<Wire>>>,
     shunned: RefCell<HashMap<ReplicaId, Instant>>,
-}
-
-struct Kept {
-    replica: Arc<Replica>,
-    /// The one that was used last is used next.
-    wires: Vec<(Box<Wire>, Instant)>,
 }
 
 // === impl Upstream ===
@@ -54,8 +47,8 @@ impl Upstream {
         idle_most: usize,
         buffers: Rc<Buffers>,
     ) -> Self {
-        let (idle_now, idle, shunned) = Default::default();
-        Self { connect, keep_alive, idle_most, buffers, idle_now, idle, shunned }
+        let idle = RefCell::new(Idle::new(idle_most, IDLE_MAX));
+        Self { connect, keep_alive, buffers, idle, shunned: RefCell::default() }
     }
 
     /// A connection that was used before and still stands. Where a request must not be sent in
@@ -67,9 +60,7 @@ impl Upstream {
         cx: &mut Context<'_>,
     ) -> Option<Box<Wire>> {
         let mut idle = self.idle.borrow_mut();
-        let kept = idle.get_mut(&replica.id())?;
-        while let Some((mut wire, _)) = kept.wires.pop() {
-            self.idle_now.set(self.idle_now.get() - 1);
+        while let Some(mut wire) = idle.pop(replica.id()) {
             if wire.is_silent(cx) && (!surely || wire.is_silent_now()) {
                 return Some(wire);
             }
@@ -84,8 +75,7 @@ impl Upstream {
     /// for a moment. When there is no descriptor left for it, which says nothing about the replica.
     pub async fn connect(&self, replica: &Replica) -> io::Result<Box<Wire>> {
         let mut connected = self.dial(replica).await;
-        if connected.as_ref().is_err_and(is_for_lack_of_descriptors) && self.idle_now.get() > 0 {
-            self.let_go(usize::MAX);
+        while connected.as_ref().is_err_and(is_for_lack_of_descriptors) && self.let_go() {
             connected = self.dial(replica).await;
         }
         if connected.as_ref().is_err_and(|error| !is_for_lack_of_descriptors(error)) {
@@ -128,34 +118,15 @@ impl Upstream {
 
     /// Keeps a connection whose last answer is whole, `now`.
     pub fn keep(&self, replica: &Arc<Replica>, mut wire: Box<Wire>, now: Instant) {
-        if self.idle_most == 0 {
-            return;
-        }
-        wire.rest();
-        if self.idle_now.get() >= self.idle_most {
-            self.let_go(2);
-        }
-        let mut idle = self.idle.borrow_mut();
-        let kept = idle
-            .entry(replica.id())
-            .or_insert_with(|| Kept { replica: Arc::clone(replica), wires: Vec::new() });
-        if kept.wires.len() < IDLE_MAX && !replica.is_dead() {
-            kept.wires.push((wire, now));
-            self.idle_now.set(self.idle_now.get() + 1);
+        if !replica.is_dead() {
+            wire.rest();
+            self.idle.borrow_mut().push(replica, wire, now);
         }
     }
 
-    /// Lets go of each replica's idle connections but one in `share`, the longest idle first.
-    fn let_go(&self, share: usize) {
-        for kept in self.idle.borrow_mut().values_mut() {
-            let stay = kept.wires.len() / share;
-            kept.wires.drain(..kept.wires.len() - stay);
-        }
-        self.count();
-    }
-
-    fn count(&self) {
-        self.idle_now.set(self.idle.borrow().values().map(|kept| kept.wires.len()).sum());
+    /// Lets go of the connection that is idle for longest; tells whether there was one.
+    fn let_go(&self) -> bool {
+        self.idle.borrow_mut().pop_oldest().is_some()
     }
 
     /// Lets go of connections that ended, that were idle for too long, or whose replica takes no
@@ -163,14 +134,10 @@ impl Upstream {
     pub fn sweep(&self) {
         let now = Instant::now();
         let mut cx = Context::from_waker(Waker::noop());
-        self.idle.borrow_mut().retain(|_, kept| {
-            let gone = kept.replica.is_dead() || kept.replica.is_closed();
-            kept.wires.retain_mut(|(wire, since)| {
-                !gone && now.duration_since(*since) < self.keep_alive && wire.is_silent(&mut cx)
-            });
-            !kept.wires.is_empty()
+        self.idle.borrow_mut().retain(|replica, wire, since| {
+            let gone = replica.is_dead() || replica.is_closed();
+            !gone && now.duration_since(since) < self.keep_alive && wire.is_silent(&mut cx)
         });
-        self.count();
         self.shunned.borrow_mut().retain(|_, until| *until > now);
     }
 }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::{greeting, processor_time, seat_in};
+use crate::conformance::client::Client;
+use crate::conformance::upstream::Upstream;
 use crate::engine::replica::Replica;
 use crate::support::{Balancer, kill, try_request, wait_for};
 
@@ -144,6 +146,31 @@ fn with_256_descriptors_connections_that_are_kept_for_later_make_room_for_others
     });
     assert!(all > 20, "some connections are kept, in {all} descriptors");
     assert!(balancer.events("replica is ejected").is_empty());
+}
+
+#[test]
+fn where_more_replicas_are_asked_than_connections_kept_the_longest_idle_make_room() {
+    let servers: Vec<Upstream> = (0..60).map(|_| Upstream::playing()).collect();
+    let list: Vec<String> = servers.iter().map(|server| server.address.to_string()).collect();
+    let own = ["--servers", &list.join(","), "--workers", "1"];
+    let balancer = Balancer::start_under("-n 256", &own);
+    balancer.wait_for_replicas(60);
+    let mut client = Client::of(&balancer);
+    let mut ask = |key: u32| {
+        let head = format!("GET /home HTTP/1.1\r\nHost: a\r\nX-Request-Id: {key}\r\n\r\n");
+        client.send(head.as_bytes());
+        assert_eq!(client.must_answer("a request").status, 200);
+    };
+    ask(0);
+    let often = servers.iter().find(|server| !server.seen().is_empty()).unwrap();
+    for key in 1..400 {
+        ask(key);
+        ask(0);
+    }
+    assert!(often.seen().len() >= 400);
+    assert_eq!(often.connections(), 1, "it is never idle for longest");
+    let others = servers.iter().map(Upstream::connections).filter(|made| *made > 1).count();
+    assert!(others > 30, "{others} of 60 were let go of: fewer than that are kept");
 }
 
 #[test]
