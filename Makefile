@@ -8,7 +8,7 @@ MINUTES ?= 10
 SEED ?= 1
 RUNTIME ?= process
 
-.PHONY: help run demo test check lint docs deny experiment bench chaos fuzz images clean
+.PHONY: help run demo test check lint docs deny experiment bench placements chaos fuzz images clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,11 @@ bench: ## the figures for speed and memory, then the same beside nginx and HAPro
 	cargo build --workspace --release --locked
 	$(TARGET_DIR)/release/analysis bench
 	$(TARGET_DIR)/release/analysis proxies
+
+# The others are in a workspace of their own: nobody who builds the balancer builds them, too.
+placements: ## the placements beside other crates that do the same, in turns: look-ups, builds, memory
+	cargo build --release --locked --manifest-path peers/Cargo.toml --target-dir $(TARGET_DIR)/peers
+	$(TARGET_DIR)/peers/release/peers --out report/placements.md
 
 chaos: ## faults at random under load; MINUTES=10 SEED=1 RUNTIME=process (or docker)
 	cargo build --workspace --release --locked

@@ -4,6 +4,7 @@ pub(crate) mod chaos;
 pub(crate) mod fan;
 pub(crate) mod heal;
 pub(crate) mod overload;
+pub(crate) mod ring;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Fan(fan::Args),
     /// Ways to balance at 50 to 110 % of what the replicas can do, measured and simulated
     Overload(overload::Args),
+    /// What placements do with the key space, beside the figures of their papers
+    Ring(ring::Args),
     /// All experiments, one after another
     All(ShotArgs),
     /// Time the balancer: 10,000 requests, /add against `docker run`, look-ups

@@ -1,8 +1,8 @@
 //! Load generator, experiments and charts.
 //!
 //! `analysis load` sends many requests to any URL. `analysis a1` to `a4`, `fan` and `overload` start
-//! the real balancer, measure it, and leave figures and charts in `report/`; `analysis bench` times
-//! it, and `analysis proxies` puts it beside nginx and HAProxy.
+//! the real balancer, measure it, and leave figures and charts in `report/`; `analysis ring` asks its
+//! placements alone; `analysis bench` times it, and `analysis proxies` puts it beside nginx and HAProxy.
 //!
 //! ```text
 //! main        parse → dispatch → exit code
@@ -10,11 +10,13 @@
 //! load        the load generator
 //! system      the balancer in a process of its own, its REST interface, its replicas' deaths
 //! experiment  A-1 to A-4, F-1 and F-2
+//! ring        what placements do with the key space, beside the papers
 //! overload    ways to balance under too many requests, measured and simulated
 //! bench       how fast the balancer is
 //! proxies     nginx, HAProxy and the balancer at the same work, in turns
 //! chaos       faults at random under load, and what must hold all the same
 //! heal        how soon the fleet is whole again, with few and with many replicas
+//! parallel    much work of one kind, on all processors
 //! stats       spread, three sigmas, percentiles: pure
 //! chart       figures → SVG and PNG, by plotters
 //! report      CSV files, and Markdown between the markers of report/README.md
@@ -28,8 +30,10 @@ mod experiment;
 mod heal;
 mod load;
 mod overload;
+mod parallel;
 mod proxies;
 mod report;
+mod ring;
 mod stats;
 mod system;
 
@@ -49,6 +53,8 @@ use load::summary::Summary;
 const FAN: &str = "F-1 and F-2";
 /// How the one without a number is called.
 const OVERLOAD: &str = "overload";
+/// How the one is called that starts nothing.
+const RING: &str = "ring";
 
 /// 0: all is well. 1: a request failed, a measurement is not what it must be, or it could not be
 /// made. 2: the command line is wrong.
@@ -95,6 +101,9 @@ async fn dispatch(command: Command) -> anyhow::Result<Problems> {
         Command::Overload(args) => {
             done(OVERLOAD, &args.out, overload::run(&args.setup()?, &args.plan()?).await)
         }
+        Command::Ring(args) => {
+            done(RING, &args.out, ring::run(&args.setup()?, &args.parts()).await)
+        }
         Command::All(args) => all(&args).await,
         Command::Bench(args) => {
             bench::run(&args.experiment.setup()?, args.rounds).await?;
@@ -140,6 +149,7 @@ async fn all(args: &ShotArgs) -> anyhow::Result<Problems> {
     note("A-4", a4::run(&setup).await);
     note(FAN, fan::run(&setup, &fan::Plan::default()).await);
     note(OVERLOAD, overload::run(&setup, &overload::Plan::default()).await);
+    note(RING, ring::run(&setup, &ring::Part::ALL).await);
     Ok(problems)
 }
 

@@ -1,14 +1,11 @@
 //! Many simulated runs, side by side on all processors.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-
 use super::arm::Arm;
 use super::arrivals::{Keys, Poisson};
 use super::outcome::Outcome;
 use super::sim::{System, simulate};
 use crate::load::progress_bar;
+use crate::parallel::side_by_side;
 
 /// A run to simulate.
 #[derive(Clone, Copy, Debug)]
@@ -36,33 +33,12 @@ pub(super) async fn run(what: &str, jobs: Vec<Job<'_>>) -> anyhow::Result<Vec<Ou
     progress.set_length(jobs.len() as u64);
     let mut outcomes = Vec::with_capacity(jobs.len());
     for few in jobs.chunks(AT_ONCE) {
-        outcomes.extend(side_by_side(few)?);
+        outcomes.extend(side_by_side(few, Job::run)?);
         progress.inc(few.len() as u64);
         tokio::task::yield_now().await;
     }
     progress.finish_and_clear();
     Ok(outcomes)
-}
-
-fn side_by_side(jobs: &[Job<'_>]) -> anyhow::Result<Vec<Outcome>> {
-    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let work = || {
-        while let Some((index, job)) = {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            jobs.get(index).map(|job| (index, job))
-        } {
-            let outcome = job.run();
-            done.lock().expect("nobody panics while it is locked").push((index, outcome));
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(work);
-        }
-    });
-    let mut done = done.into_inner().expect("nobody panics while it is locked");
-    done.sort_unstable_by_key(|(index, _)| *index);
-    done.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 // === impl Job ===
