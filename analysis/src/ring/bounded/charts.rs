@@ -1,15 +1,13 @@
 //! The charts of bounded load.
 
 use super::book::{Book, Case, Figure, Study};
-use super::judge::{case_of, effective};
+use super::judge::{case_of, effective, growth};
 use super::order::Order;
 use super::{FACTORS, SIZES, Size};
 use crate::chart::lines::{Line, LineFigure, Panel, Point, Side};
 use crate::chart::{Key, Marker, Scale, Sign, Stroke, theme};
 use crate::report::thousands;
 
-/// The paper's bound has no constant: with this one all that is counted is below it.
-const CONSTANT: f64 = 3.0;
 const BOUND: Stroke = Stroke { color: theme::GREY, width: 2, dash: Some((3.0, 5.0)) };
 
 /// Places of the x axis, which is logarithmic.
@@ -75,20 +73,31 @@ pub(super) fn probes_figure(book: &Book) -> LineFigure {
     }
 }
 
+/// The paper's bound has no constant: the least whole one with which all that is counted is below.
+fn constant(book: &Book, size: Size) -> f64 {
+    let most = [Study::Ball, Study::Seat]
+        .map(|study| case_of(study, Order::Clockwise(1), size, None))
+        .into_iter()
+        .filter_map(|case| growth(book, case, Figure::Moves))
+        .map(|growth| growth.constant);
+    most.fold(0.0, f64::max).floor() + 1.0
+}
+
 /// Balls that move with an update, over ε.
 pub(super) fn moves_figure(book: &Book) -> LineFigure {
     let orders =
         [Order::Clockwise(Order::MANY), Order::ThenJumps(Order::MANY), Order::Clockwise(1)];
+    let [size, ..] = SIZES;
+    let constant = constant(book, size);
     let bound = || {
         let ends = [0.05, 1.0].map(|epsilon: f64| Point {
             x: place(epsilon),
-            y: CONSTANT / epsilon.powi(2),
+            y: constant / epsilon.powi(2),
             label: String::new(),
             side: Side::Above,
         });
         Line { stroke: BOUND, marker: Marker::Diamond, points: ends.to_vec() }
     };
-    let [size, ..] = SIZES;
     let panel = |title: &str, y_title: &str, study| Panel {
         title: title.to_owned(),
         y_title: y_title.to_owned(),
@@ -103,7 +112,7 @@ pub(super) fn moves_figure(book: &Book) -> LineFigure {
     };
     let mut keys: Vec<Key> = orders.map(key).to_vec();
     let sign = Sign::Line(BOUND, Some(Marker::Diamond));
-    keys.push(Key { name: format!("{CONSTANT}/ε²; the paper: O(1/ε²)"), sign });
+    keys.push(Key { name: format!("{constant}/ε²; the paper: O(1/ε²)"), sign });
     LineFigure {
         title: "Bounded load: fewer balls move than the paper's bound allows".to_owned(),
         subtitle: format!(

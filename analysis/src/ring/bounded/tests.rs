@@ -332,6 +332,13 @@ fn every_kind_of_run_gives_its_figures_and_the_page_has_them() {
     for words in ["(1/ε)^", "#### How even", "no bound", "largest heir", "All of this holds"] {
         assert!(page.contains(words), "{words} is missing in {page}");
     }
+    // All that is counted is below the bound that is drawn, the last line: x is 2 · ln(ε).
+    for panel in charts::moves_figure(&large).panels {
+        let (bound, counted) = panel.lines.split_last().unwrap();
+        let bound = |x: f64| bound.points[1].y * (-x).exp();
+        let points = || counted.iter().flat_map(|line| &line.points).filter(|it| it.x <= 0.0);
+        assert!(points().count() > 4 && points().all(|it| it.y < bound(it.x)), "{}", panel.title);
+    }
     // Two orders were asked; the moves have the paper's bound as well.
     for (figure, lines) in [(charts::probes_figure(&large), 2), (charts::moves_figure(&large), 2)] {
         assert!(chart::svg_of(&figure).unwrap().contains("ε (logarithmic)"));
