@@ -38,7 +38,8 @@ struct Weighted {
 /// What rounding cannot make up for.
 const NEARLY_ONE: f64 = 1.0 - 1e-9;
 
-/// How long a member waits for a key, in whatever measure; among equals the one of the smaller identity is first.
+/// How long a member waits for a key, in whatever measure; among equals the one of the smaller
+/// identity is first.
 #[derive(Clone, Copy, Debug)]
 struct Wait {
     time: f64,

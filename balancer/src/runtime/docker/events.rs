@@ -21,9 +21,10 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// The least time between two hints: a flood of events is not to become a flood of listings.
 const HINT_PAUSE: Duration = Duration::from_millis(20);
 
-/// Some changes (a pause is one) are told a moment before they are listed: a hint is given again
-/// after this.
-const LAG: Duration = Duration::from_millis(100);
+/// Some changes (a pause is one) are told before they are listed, which waits for the engine's disk:
+/// a hint is given again after the first of these, and then after twice as long each time, up to the
+/// second. Beyond that a listing is due anyway.
+const LAG: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(400));
 
 const EVENTS: [&str; 10] =
     ["die", "oom", "kill", "stop", "destroy", "start", "restart", "pause", "unpause", "rename"];
@@ -53,7 +54,7 @@ pub(super) async fn subscribe(
             options = options.since(&since(last));
         }
         let mut events = std::pin::pin!(api.events(Some(options.build())));
-        // When to hint, and whether that is to be done again.
+        // When to hint, and how long after it again.
         let (mut hint, mut next) = (None, tokio::time::Instant::now());
         loop {
             tokio::select! {
@@ -62,7 +63,7 @@ pub(super) async fn subscribe(
                         last = event.time_nano.or(last);
                         pause = AGAIN.0;
                         witness.borrow_mut().take(event, Instant::now(), SystemTime::now());
-                        hint = Some((next, true));
+                        hint = Some((next, LAG.0));
                     }
                     Some(Err(error)) => {
                         debug!(%error, "subscription to container events was lost");
@@ -74,7 +75,7 @@ pub(super) async fn subscribe(
                     changed.notify_one();
                     let now = tokio::time::Instant::now();
                     next = now + HINT_PAUSE;
-                    hint = hint.filter(|(_, again)| *again).map(|_| (now + LAG, false));
+                    hint = hint.filter(|(_, lag)| *lag <= LAG.1).map(|(_, lag)| (now + lag, lag * 2));
                 }
             }
         }

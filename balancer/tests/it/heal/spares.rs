@@ -1,6 +1,7 @@
 //! Replicas that run without a seat, until one is empty.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -64,10 +65,13 @@ fn a_spare_takes_the_seat_of_a_dead_replica_at_once_and_another_follows() {
     let (process, victim) = (processes(&balancer), balancer.replica_processes()[&2]);
     let since = last_event(&balancer);
     let load = Load::start(balancer.address);
+    let killed = Instant::now();
     kill(victim, Signal::KILL);
     wait_for("the spare on the seat", || {
         (balancer.replicas() == ["S1", "S3", &spare]).then_some(())
     });
+    let took = killed.elapsed();
+    assert!(took < Duration::from_secs(1), "it took {took:?}");
     load.end();
 
     let past = events_since(&balancer, since);

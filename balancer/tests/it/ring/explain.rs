@@ -71,8 +71,8 @@ fn where_a_key_falls_is_told() {
 
 #[test]
 fn the_first_owner_is_who_answers() {
-    for flags in [&[][..], &["--placement", "classic"], &["--placement", "maglev"]] {
-        let balancer = Balancer::with_replicas(4, flags);
+    for placement in ["ring", "classic", "ketama", "maglev", "rendezvous", "jump"] {
+        let balancer = Balancer::with_replicas(4, &["--placement", placement]);
         for key in 0..300 {
             let explained = explained(&balancer, &format!("key={key}"));
             let seats = seats(&explained);

@@ -62,6 +62,8 @@ fn what_is_foretold_of_owned_replicas_comes_about() {
         (&["--placement", "classic"], 1_000, 0.01),
         (&["--placement", "maglev"], 1_000, 0.3),
         (&["--placement", "jump"], 1_000, 0.3),
+        (&["--placement", "ketama"], 1_000, 0.3),
+        (&["--placement", "rendezvous"], 1_000, 0.3),
     ] {
         let balancer = Balancer::with_replicas(4, flags);
         must(&balancer, "DELETE", "/rm", &json!({"n": 1, "hostnames": ["S2"]}));
