@@ -172,13 +172,14 @@ impl<R: Runtime> Supervisor<R> {
             let (effects, wake) = self.roster.act(Instant::now(), &mut self.rng);
             let wake = [wake, self.relieve()].into_iter().flatten().min();
             let finished = self.roster.finished();
-            for event in self.roster.events() {
-                log(&event);
-                self.shared.history().push(&event);
-            }
-            // The new table first: who finds a replica closed that is about to leave can look up
-            // who has its keys now.
+            let events = self.roster.events();
+            // Publishes the table before anything that follows from it: a reader of an event, of
+            // the log or of a reply observes the change that it describes, and a request that finds
+            // a replica closed finds the next owner of its key.
             self.publish();
+            for event in events {
+                self.record(&event);
+            }
             if finished.is_empty() && effects.is_empty() {
                 return wake;
             }
@@ -338,9 +339,13 @@ impl<R: Runtime> Supervisor<R> {
     }
 
     fn tell(&self, what: What) {
-        let event = Event { subject: None, what };
-        log(&event);
-        self.shared.history().push(&event);
+        self.record(&Event { subject: None, what });
+    }
+
+    /// Logs an event, keeps it in the history and streams it.
+    fn record(&self, event: &Event) {
+        log(event);
+        self.shared.history().push(event);
     }
 
     fn probe(&mut self, probe: &Probe) {
