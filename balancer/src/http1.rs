@@ -8,6 +8,7 @@ pub mod answer;
 pub mod body;
 pub mod chunked;
 pub mod field;
+pub mod forwarded;
 #[cfg(test)]
 mod generated;
 pub mod head;

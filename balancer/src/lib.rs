@@ -15,6 +15,7 @@
 //! | [`supervisor`] | the one writer: command, probe, listing → roster → plan → act → table |
 //! | [`prober`] | heartbeats |
 //! | [`runtime`] | where replicas run: processes, containers, listed addresses |
+//! | [`hop`] | the field by which forwarding loops are detected |
 //! | [`descriptors`] | how many files and sockets there may be, and who may have them |
 //! | [`reload`] | a configuration that changes while the balancer runs |
 //! | [`stamp`] | whether a file is as it was |
@@ -39,6 +40,7 @@ pub mod admin;
 pub mod config;
 pub mod descriptors;
 pub mod fleet;
+pub mod hop;
 pub mod http1;
 pub mod metrics;
 pub mod prober;

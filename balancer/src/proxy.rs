@@ -42,6 +42,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -51,7 +52,7 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use slab::Slab;
 use tokio::net::TcpStream;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::config::{Config, Limits, Timeouts};
 use crate::metrics::Shards;
@@ -60,7 +61,7 @@ use crate::routing::pool::Pool;
 use crate::routing::table::Replica;
 use crate::state::Shared;
 use clock::Clock;
-use error::Failure;
+use error::{Failure, LOOP_DETECTED};
 use fan::Background;
 use gate::Gate;
 use message::Asked;
@@ -75,6 +76,9 @@ use wire::{Buffers, Stream, Wire};
 /// How often a worker looks for connections that ended or idled for too long.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
+/// Seconds between two log lines about forwarding loops: each request of a loop would have one.
+const LOOP_LOGGED_EVERY: u64 = 60;
+
 /// What all workers of a listener share.
 #[derive(Debug)]
 pub struct Common {
@@ -83,6 +87,8 @@ pub struct Common {
     since: Instant,
     background: Background,
     pool: Arc<Pool>,
+    /// When a forwarding loop was last logged, in seconds from 1 on; 0 for never.
+    loop_logged: AtomicU64,
 }
 
 /// What one worker thread has.
@@ -118,6 +124,7 @@ impl Common {
             since: Instant::now(),
             background: Background::default(),
             pool,
+            loop_logged: AtomicU64::new(0),
         })
     }
 
@@ -201,7 +208,7 @@ impl Worker {
         let gate = Arc::clone(&self.common.gate);
         let admitted = gate.admit(address.ip());
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let peer = Peer::new(address.ip(), scheme, &self.rules().trust);
+        let peer = Peer::new(address.ip(), scheme, &self.rules().forwarded.trust);
         match (admitted, tls) {
             (Some(_admitted), None) => {
                 Session::new(self, Stream::Plain(stream), peer).run().await;
@@ -271,6 +278,27 @@ impl Worker {
         }
     }
 
+    /// Notes what a response says about its replica. A forwarding loop (508) says nothing: a client
+    /// that knows the id of a balancer behind this one must not get that balancer ejected.
+    fn note_status(&self, replica: &Replica, status: u16) {
+        if status != LOOP_DETECTED {
+            self.note(replica, status < 500);
+        }
+    }
+
+    /// Warns of a forwarding loop that the last hop, `peer`, is part of.
+    fn log_loop(&self, peer: &Peer) {
+        let (now, last) = (self.now().as_secs() + 1, &self.common.loop_logged);
+        let logged = last.load(Ordering::Relaxed);
+        let is_due = logged == 0 || now >= logged + LOOP_LOGGED_EVERY;
+        // Another worker may be logging the same.
+        if is_due
+            && last.compare_exchange(logged, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            warn!(last_hop = peer.text(), "forwarding loop");
+        }
+    }
+
     /// The time for answers that do not tell it.
     fn date(&self) -> [u8; 29] {
         self.clock.borrow_mut().now()
@@ -296,6 +324,7 @@ impl RequestView for View<'_> {
     }
 
     fn client_ip(&self) -> IpAddr {
-        self.asked.peer.client_ip(self.asked.lines, self.asked.head, self.trust)
+        let Asked { request, head, lines, peer, .. } = self.asked;
+        peer.client_ip(request, lines, head, self.trust)
     }
 }

@@ -25,13 +25,19 @@ pub struct RetryConfig {
 }
 
 /// What is believed and told of the way of a request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForwardedConfig {
-    /// Whose `X-Forwarded-For`, `-Proto` and `-Host` are believed and added to; nobody's where it
-    /// is empty. An IPv4 client of an IPv6 listener is to be compared by its IPv4 address.
+    /// The networks of trusted proxies, whose `X-Forwarded-*`, `Forwarded` and `X-Real-IP` are
+    /// believed and added to. Empty: no client is trusted. An IPv4 client of an IPv6 listener is
+    /// compared by its IPv4 address.
     pub trust: Vec<IpNet>,
     /// The name in `Via: 1.1 NAME` of requests and answers, if they get one.
     pub via: Option<String>,
+    /// Whether every request to a replica has a `Forwarded` (RFC 7239). Otherwise only those of
+    /// trusted proxies that sent one.
+    pub rfc7239: bool,
+    /// How often one request may pass through this balancer before it is answered 508; at least 1.
+    pub max_passes: usize,
 }
 
 /// The most bytes of a body that are kept, and that for each request in flight.
@@ -51,13 +57,21 @@ pub(super) fn retry(settings: &RetrySettings) -> Result<RetryConfig, ConfigError
 }
 
 pub(super) fn forwarded(settings: ForwardedSettings) -> Result<ForwardedConfig, ConfigError> {
-    let ForwardedSettings { trust, via } = settings;
+    let ForwardedSettings { trust, via, rfc7239, max_passes } = settings;
     if via.as_ref().is_some_and(|name| !is_token(name)) {
         let why = "must be a name of ASCII letters, digits and !#$%&'*+-.^_`|~";
         return Err(must("forwarded.via", why));
     }
     let trust = trust.unwrap_or_default().into_iter().map(|network| network.0).collect();
-    Ok(ForwardedConfig { trust, via })
+    let rfc7239 = rfc7239.unwrap_or(false);
+    let max_passes = within("forwarded.max_passes", max_passes.unwrap_or(1), 1..=100)? as usize;
+    Ok(ForwardedConfig { trust, via, rfc7239, max_passes })
+}
+
+impl Default for ForwardedConfig {
+    fn default() -> Self {
+        Self { trust: Vec::new(), via: None, rfc7239: false, max_passes: 1 }
+    }
 }
 
 /// RFC 9110, 5.6.2.

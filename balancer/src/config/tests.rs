@@ -109,6 +109,7 @@ fn keys_and_flags_set_the_same() {
          [retry]\nattempts = 1\nbudget = \"0.5%\"\nmin_per_second = 0\ndeadline = \"4s\"\n\
          body = \"16MiB\"\n\
          [forwarded]\ntrust = [\"10.0.0.0/8\", \"::1\"]\nvia = \"edge-1\"\n\
+         rfc7239 = true\nmax_passes = 2\n\
          [tls]\ncertificate = \"c.pem\"\nkey = \"k.pem\"\nlisten = \"127.0.0.1:5443\"\n\
          [compat]\nhalf_close = true",
     );
@@ -129,6 +130,8 @@ fn keys_and_flags_set_the_same() {
         "--retry-body=16MiB",
         "--forwarded-trust=10.0.0.0/8,::1",
         "--forwarded-via=edge-1",
+        "--forwarded-rfc7239",
+        "--forwarded-max-passes=2",
         "--tls-certificate=c.pem",
         "--tls-key=k.pem",
         "--tls-listen=127.0.0.1:5443",
@@ -258,6 +261,8 @@ fn a_value_out_of_bounds_is_refused_with_its_field_and_the_bounds() {
         ("[forwarded]\nvia = \"\"", "'forwarded.via' must be a name of ASCII letters"),
         ("[forwarded]\nvia = \"a b\"", "'forwarded.via' must be a name of ASCII letters"),
         ("[forwarded]\nvia = \"a:80\"", "'forwarded.via' must be a name of ASCII letters"),
+        ("[forwarded]\nmax_passes = 0", "'forwarded.max_passes' must be 1 to 100, not 0"),
+        ("[forwarded]\nmax_passes = 101", "'forwarded.max_passes' must be 1 to 100, not 101"),
     ] {
         let told = checked(text).expect_err(text);
         assert!(told.starts_with(said), "{text}: {told}");
@@ -269,7 +274,7 @@ fn an_unknown_key_or_a_value_of_a_wrong_kind_is_refused_with_what_is_known() {
     for (text, said) in [
         ("[limits]\nhaed = 1", "unknown field `haed`, expected one of `head`, `fields`"),
         ("[retry]\ntries = 1", "unknown field `tries`, expected one of `attempts`"),
-        ("[forwarded]\nfrom = 1", "unknown field `from`, expected `trust` or `via`"),
+        ("[forwarded]\nfrom = 1", "unknown field `from`, expected one of `trust`, `via`"),
         ("[tls]\ncert = 1", "unknown field `cert`, expected one of `certificate`"),
         ("[compat]\nclose = 1", "unknown field `close`, expected `unknown_path` or `half_close`"),
         ("[limits]\nbody = \"much\"", "\"much\" is no size such as 4096"),

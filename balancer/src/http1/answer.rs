@@ -134,15 +134,20 @@ impl Answer {
                 Kind::XRequestId => self.has_id = true,
                 Kind::Other
                 | Kind::Expect
+                | Kind::Forwarded
+                | Kind::Hop
                 | Kind::Host
                 | Kind::KeepAlive
+                | Kind::Lookalike
                 | Kind::MaxForwards
                 | Kind::ProxyConnection
                 | Kind::Te
                 | Kind::Trailer
                 | Kind::XForwardedFor
                 | Kind::XForwardedHost
-                | Kind::XForwardedProto => {}
+                | Kind::XForwardedOther
+                | Kind::XForwardedProto
+                | Kind::XRealIp => {}
             }
         }
         self.keeps = !self.options.close && (line.minor == 1 || self.options.keep_alive);

@@ -15,10 +15,17 @@ pub enum Kind {
     Date,
     /// `Expect`
     Expect,
+    /// `Forwarded` (RFC 7239)
+    Forwarded,
+    /// `X-Balancer-Hop`: the balancers that a request has passed through.
+    Hop,
     /// `Host`
     Host,
     /// `Keep-Alive`
     KeepAlive,
+    /// A field of proxies with an underscore in its name, such as `X_Forwarded_For`. Many servers
+    /// do not distinguish it from the one with hyphens (RFC 3875 4.1.18).
+    Lookalike,
     /// `Max-Forwards`
     MaxForwards,
     /// `Proxy-Connection`
@@ -35,8 +42,12 @@ pub enum Kind {
     XForwardedFor,
     /// `X-Forwarded-Host`
     XForwardedHost,
+    /// Any other `X-Forwarded-` field, such as `X-Forwarded-Port`
+    XForwardedOther,
     /// `X-Forwarded-Proto`
     XForwardedProto,
+    /// `X-Real-IP`
+    XRealIp,
     /// `X-Request-Id`
     XRequestId,
 }
@@ -55,19 +66,38 @@ impl Kind {
             (6, b'e') => ("expect", Self::Expect),
             (7, b'u') => ("upgrade", Self::Upgrade),
             (7, b't') => ("trailer", Self::Trailer),
+            (9, b'f') => ("forwarded", Self::Forwarded),
+            (9 | 13.., b'x') => return Self::of_proxies(name),
             (10, b'c') => ("connection", Self::Connection),
             (10, b'k') => ("keep-alive", Self::KeepAlive),
             (12, b'x') => ("x-request-id", Self::XRequestId),
             (12, b'm') => ("max-forwards", Self::MaxForwards),
             (14, b'c') => ("content-length", Self::ContentLength),
-            (15, b'x') => ("x-forwarded-for", Self::XForwardedFor),
-            (16, b'x') => ("x-forwarded-host", Self::XForwardedHost),
             (16, b'p') => ("proxy-connection", Self::ProxyConnection),
             (17, b't') => ("transfer-encoding", Self::TransferEncoding),
-            (17, b'x') => ("x-forwarded-proto", Self::XForwardedProto),
             _ => return Self::Other,
         };
         if name.eq_ignore_ascii_case(text.as_bytes()) { kind } else { Self::Other }
+    }
+
+    /// Returns the kind of a name that begins with `x` and may be a field of proxies.
+    fn of_proxies(name: &[u8]) -> Self {
+        let begins = |text: &[u8]| {
+            let same = |(byte, expected): (&u8, &u8)| {
+                byte.eq_ignore_ascii_case(expected) || (*byte == b'_' && *expected == b'-')
+            };
+            name.len() >= text.len() && name.iter().zip(text).all(same)
+        };
+        let kind = match name.len() {
+            9 if begins(b"x-real-ip") => Self::XRealIp,
+            14 if name.eq_ignore_ascii_case(b"x-balancer-hop") => return Self::Hop,
+            15 if begins(b"x-forwarded-for") => Self::XForwardedFor,
+            16 if begins(b"x-forwarded-host") => Self::XForwardedHost,
+            17 if begins(b"x-forwarded-proto") => Self::XForwardedProto,
+            13.. if begins(b"x-forwarded-") => Self::XForwardedOther,
+            _ => return Self::Other,
+        };
+        if name.contains(&b'_') { Self::Lookalike } else { kind }
     }
 
     /// Whether such a field speaks of one connection only (RFC 9110 7.6.1), or of the framing,
@@ -86,11 +116,16 @@ impl Kind {
             Self::Other
             | Self::Date
             | Self::Expect
+            | Self::Forwarded
+            | Self::Hop
             | Self::Host
+            | Self::Lookalike
             | Self::MaxForwards
             | Self::XForwardedFor
             | Self::XForwardedHost
+            | Self::XForwardedOther
             | Self::XForwardedProto
+            | Self::XRealIp
             | Self::XRequestId => false,
         }
     }
@@ -225,6 +260,23 @@ mod tests {
             ("te", Kind::Te),
             ("Proxy-Connection", Kind::ProxyConnection),
             ("x-request-ID", Kind::XRequestId),
+            ("X-Forwarded-For", Kind::XForwardedFor),
+            ("x-forwarded-HOST", Kind::XForwardedHost),
+            ("X-FORWARDED-PROTO", Kind::XForwardedProto),
+            ("X-Forwarded-Port", Kind::XForwardedOther),
+            ("X-Forwarded-Client-Cert", Kind::XForwardedOther),
+            ("X-Real-IP", Kind::XRealIp),
+            ("forwarded", Kind::Forwarded),
+            ("X-Balancer-Hop", Kind::Hop),
+            ("X_Forwarded_For", Kind::Lookalike),
+            ("x-forwarded_for", Kind::Lookalike),
+            ("X_Forwarded-Proto", Kind::Lookalike),
+            ("X_FORWARDED_SERVER", Kind::Lookalike),
+            ("X_Real-Ip", Kind::Lookalike),
+            ("X-Forwarded", Kind::Other),
+            ("X-Forwardedly-For", Kind::Other),
+            ("X-Real-IPs", Kind::Other),
+            ("X-Something-Else", Kind::Other),
             ("Hosts", Kind::Other),
             ("", Kind::Other),
         ] {

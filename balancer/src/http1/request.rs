@@ -43,6 +43,10 @@ pub struct Request {
     pub id: Option<Span>,
     /// The first `X-Forwarded-For`.
     pub forwarded_for: Option<Span>,
+    /// Whether there is a `Forwarded`.
+    pub has_forwarded: bool,
+    /// Whether there is an `X-Balancer-Hop`: a balancer has forwarded the request.
+    pub has_hop: bool,
     /// `Max-Forwards`, of TRACE and OPTIONS (RFC 9110 7.6.2).
     pub max_forwards: Option<u64>,
 }
@@ -126,6 +130,8 @@ impl Request {
             upgrade: None,
             id: None,
             forwarded_for: None,
+            has_forwarded: false,
+            has_hop: false,
             max_forwards: None,
         }
     }
@@ -150,8 +156,10 @@ impl Request {
         self.host = seen.host(self.minor, bytes)?;
         self.read_target(bytes)?;
         // RFC 9110 7.8: an upgrade is of this connection, named in `Connection`, and of HTTP/1.1.
-        // A body would have to be sent first; such a request is answered without changing over.
-        let may_change = self.options.upgrade && self.minor == 1 && self.framing == Framing::None;
+        // A body would have to be sent first; such a request is answered without changing over. A
+        // length of 0 is no body: some clients send it with every request.
+        let is_empty = matches!(self.framing, Framing::None | Framing::Length(0));
+        let may_change = self.options.upgrade && self.minor == 1 && is_empty;
         let wanted = |value: &Span| value.of(bytes).split(|byte| *byte == b',').any(is_tunnelled);
         self.upgrade = seen.upgrade.filter(|value| may_change && wanted(value));
         self.expects &= self.minor == 1;
@@ -184,6 +192,8 @@ impl Request {
                     self.id = self.id.or(Some(line.value).filter(|id| !id.is_empty()));
                 }
                 Kind::XForwardedFor => self.forwarded_for = self.forwarded_for.or(Some(line.value)),
+                Kind::Forwarded => self.has_forwarded = true,
+                Kind::Hop => self.has_hop = true,
                 Kind::MaxForwards if !counts_hops => {}
                 Kind::MaxForwards => {
                     let hops = content_length(self.max_forwards, value);
@@ -192,10 +202,13 @@ impl Request {
                 Kind::Other
                 | Kind::Date
                 | Kind::KeepAlive
+                | Kind::Lookalike
                 | Kind::ProxyConnection
                 | Kind::Trailer
                 | Kind::XForwardedHost
-                | Kind::XForwardedProto => {}
+                | Kind::XForwardedOther
+                | Kind::XForwardedProto
+                | Kind::XRealIp => {}
             }
         }
         Ok(seen)

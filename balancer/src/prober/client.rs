@@ -16,6 +16,7 @@ use tracing::debug;
 use super::ProbeError;
 use super::answer::Reading;
 use crate::config::HealthConfig;
+use crate::hop;
 
 /// One in so many probes has a new connection: whether one is taken is part of the question. To make
 /// one costs several times what it costs to ask over one that stands.
@@ -159,6 +160,8 @@ impl Request {
     fn new(path: &str, address: SocketAddr) -> Self {
         let head =
             format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: balancer-probe\r\n");
+        // A server that is this balancer answers 508 and is never ready.
+        let head = head + hop::line();
         let is_last = format!("{head}Connection: close\r\n\r\n");
         Self { goes_on: head + "\r\n", is_last }
     }

@@ -179,8 +179,9 @@ fn a_probe_is_a_plain_request_and_any_2xx_is_good() {
         let every = FRESH_EVERY as usize;
         replica.wait_for("enough probes", |replica| replica.requests() >= every).await;
         let head = format!(
-            "GET /well?now HTTP/1.1\r\nHost: {}\r\nUser-Agent: balancer-probe\r\n",
-            replica.address
+            "GET /well?now HTTP/1.1\r\nHost: {}\r\nUser-Agent: balancer-probe\r\n{}",
+            replica.address,
+            crate::hop::line()
         );
         let heads = replica.heads.borrow();
         let (goes_on, is_last) =

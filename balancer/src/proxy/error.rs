@@ -12,6 +12,9 @@ use crate::http1::head::BadHead;
 use crate::http1::request::BadRequest;
 use crate::metrics::Code;
 
+/// The status of a forwarding loop (RFC 5842 7.2).
+pub const LOOP_DETECTED: u16 = 508;
+
 /// See the module; the messages go out behind `<Error> `.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ProxyError {
@@ -48,6 +51,12 @@ pub enum ProxyError {
     /// Replicas do not know the path, and that is the client's error (`compat.unknown_path`).
     #[error("'{0}' endpoint does not exist in server replicas")]
     UnknownPath(String),
+    /// The path is reserved for the admin routes, which have a listener of their own.
+    #[error("the path is reserved for the balancer, which serves it on its admin listener")]
+    Reserved,
+    /// The request has passed through this balancer before (RFC 5842 7.2).
+    #[error("forwarding loop: the request has passed through this balancer before")]
+    Loop,
     /// There are too many connections.
     #[error("too many connections")]
     Crowded,
@@ -155,7 +164,9 @@ impl ProxyError {
             ProxyError::Head(bad) => bad.status(),
             ProxyError::Request(BadRequest::Connect) => 501,
             ProxyError::Request(_) => 400,
+            ProxyError::Reserved => 404,
             ProxyError::EndOfWay => 405,
+            ProxyError::Loop => LOOP_DETECTED,
         }
     }
 
@@ -173,6 +184,8 @@ impl ProxyError {
             | ProxyError::Unreachable
             | ProxyError::Lost
             | ProxyError::Late
+            | ProxyError::Reserved
+            | ProxyError::Loop
             | ProxyError::EndOfWay
             | ProxyError::Unsent(_)
             | ProxyError::UnknownPath(_) => false,

@@ -170,7 +170,7 @@ impl Exchange<'_> {
                     if let Some(asked_at) = asked_at {
                         worker.learn(replica, asked_at.elapsed());
                     }
-                    worker.note(replica, self.answer.status < 500);
+                    worker.note_status(replica, self.answer.status);
                     self.route.metrics.attempt(replica, Code::of(self.answer.status));
                     return self.relay(link, head, replica, in_flight).await;
                 }
@@ -220,7 +220,7 @@ impl Exchange<'_> {
     }
 
     fn find_key(&mut self) -> Key {
-        let view = View { asked: &self.asked, trust: &self.rules.trust };
+        let view = View { asked: &self.asked, trust: &self.rules.forwarded.trust };
         let source = &self.route.config.key;
         let KeySource::Cookie(name) = source else {
             return Key::of(&view, source, self.asked.id);
@@ -282,7 +282,7 @@ impl Exchange<'_> {
         replica: &Replica,
     ) -> Result<(Link, usize), Failure> {
         wire.begin();
-        self.asked.put_request(wire.output(), self.rules.via.as_deref(), replica.address());
+        self.asked.put_request(wire.output(), &self.rules.forwarded, replica.address());
         self.answer_head.clear();
         let mut link = Link::new(wire, self.asked.request.framing);
         let mut watch = Watch::default();

@@ -118,7 +118,7 @@ pub(super) async fn run(mut exchange: Exchange<'_>, hedging: &Hedging) -> Outcom
         match event.await {
             Event::Tried((replica, in_flight), Ok(sent)) => {
                 hedging.late.borrow_mut().note(began.elapsed());
-                worker.note(&replica, sent.answer.status < 500);
+                worker.note_status(&replica, sent.answer.status);
                 metrics.attempt(&replica, Code::of(sent.answer.status));
                 if hedge == Some(replica.id()) {
                     metrics.hedge_won();

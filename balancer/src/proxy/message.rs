@@ -1,10 +1,14 @@
 //! The heads that are sent on, to replicas and to clients: always well-formed, with one framing.
 
-use std::net::SocketAddr;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
 
 use super::peer::Peer;
+use crate::config::ForwardedConfig;
+use crate::hop;
 use crate::http1::answer::{Answer, StatusLine};
 use crate::http1::field::Kind;
+use crate::http1::forwarded::{address, hops};
 use crate::http1::head::{Head, Line, Run, put};
 use crate::http1::request::{Request, is_tunnelled};
 use crate::http1::{Framing, Options, head::Span};
@@ -59,7 +63,7 @@ enum Crosses<'a> {
 
 impl Asked<'_> {
     /// Writes the head for a replica.
-    pub fn put_request(&self, out: &mut Vec<u8>, via: Option<&str>, replica: SocketAddr) {
+    pub fn put_request(&self, out: &mut Vec<u8>, forwarded: &ForwardedConfig, replica: SocketAddr) {
         let Self { request, head, .. } = self;
         out.extend_from_slice(request.method.of(head));
         out.push(b' ');
@@ -90,11 +94,12 @@ impl Asked<'_> {
             }
         }
         run.end(head, out);
-        self.put_forwarded(out);
+        self.put_forwarded(out, forwarded);
+        out.extend_from_slice(hop::line().as_bytes());
         if self.id.is_made() {
             put(out, b"X-Request-Id", self.id.as_bytes());
         }
-        if let Some(via) = via {
+        if let Some(via) = &forwarded.via {
             put_via(out, request.minor, via);
         }
         match (request.upgrade, request.takes_trailers) {
@@ -105,6 +110,11 @@ impl Asked<'_> {
         }
         put_framing(out, request.framing);
         out.extend_from_slice(b"\r\n");
+    }
+
+    /// Returns how often the request has passed through this process.
+    pub fn passes(&self) -> usize {
+        self.values(Kind::Hop).map(hop::passes).sum()
     }
 
     fn crosses(&self, line: &Line) -> Crosses<'_> {
@@ -125,14 +135,25 @@ impl Asked<'_> {
                 Some(hops) => Crosses::OneHopLess(hops.saturating_sub(1)),
                 None => Crosses::AsItIs,
             },
-            Kind::XForwardedFor => Crosses::Not,
-            Kind::XForwardedHost | Kind::XForwardedProto if !self.peer.is_trusted() => Crosses::Not,
+            // Written anew: see `put_forwarded`.
+            Kind::Forwarded | Kind::XForwardedFor => Crosses::Not,
+            // A trusted proxy writes its fields with hyphens, so these are not its own.
+            Kind::Lookalike => Crosses::Not,
+            Kind::XForwardedHost
+            | Kind::XForwardedOther
+            | Kind::XForwardedProto
+            | Kind::XRealIp
+                if !self.peer.is_trusted() =>
+            {
+                Crosses::Not
+            }
             kind if kind.is_hop_by_hop() => Crosses::Not,
             Kind::Other
             | Kind::Connection
             | Kind::ContentLength
             | Kind::Date
             | Kind::Expect
+            | Kind::Hop
             | Kind::KeepAlive
             | Kind::ProxyConnection
             | Kind::Te
@@ -140,19 +161,32 @@ impl Asked<'_> {
             | Kind::TransferEncoding
             | Kind::Upgrade
             | Kind::XForwardedHost
+            | Kind::XForwardedOther
             | Kind::XForwardedProto
+            | Kind::XRealIp
             | Kind::XRequestId => Crosses::AsItIs,
         }
     }
 
-    /// What the balancer says of the client itself. Only a trusted proxy's own values are kept.
-    fn put_forwarded(&self, out: &mut Vec<u8>) {
+    /// Writes the fields that describe the client. Only the values of a trusted proxy are kept.
+    /// Where it sent `Forwarded` and no `X-Forwarded-For`, the `X-Forwarded-*` fields that it did
+    /// not send are derived from `Forwarded`, so that both tell the replica the same.
+    fn put_forwarded(&self, out: &mut Vec<u8>, forwarded: &ForwardedConfig) {
         let Self { request, head, peer, .. } = self;
         let trusted = peer.is_trusted();
+        let has_list = trusted && request.forwarded_for.is_some();
+        let has_standard = trusted && request.has_forwarded;
+        let origin = (has_standard && !has_list)
+            .then(|| peer.origin_of_forwarded(self.lines, head, &forwarded.trust));
         out.extend_from_slice(b"X-Forwarded-For: ");
-        if trusted && request.forwarded_for.is_some() {
-            for line in self.lines.iter().filter(|line| line.kind == Kind::XForwardedFor) {
-                out.extend_from_slice(line.value.of(head));
+        if has_list {
+            for value in self.values(Kind::XForwardedFor) {
+                out.extend_from_slice(value);
+                out.extend_from_slice(b", ");
+            }
+        } else if has_standard {
+            for hop in self.values(Kind::Forwarded).filter_map(hops).flatten() {
+                put_node(out, hop.and_then(|hop| hop.address));
                 out.extend_from_slice(b", ");
             }
         }
@@ -160,13 +194,56 @@ impl Asked<'_> {
         out.extend_from_slice(b"\r\n");
         let has = |kind| trusted && self.lines.iter().any(|line| line.kind == kind);
         if !has(Kind::XForwardedProto) {
-            put(out, b"X-Forwarded-Proto", peer.scheme.as_bytes());
+            let told = origin.as_ref().and_then(|origin| origin.proto);
+            put(out, b"X-Forwarded-Proto", told.unwrap_or(peer.scheme.as_bytes()));
         }
-        if let Some(host) = request.host
-            && !has(Kind::XForwardedHost)
-        {
-            put(out, b"X-Forwarded-Host", host.of(head));
+        if !has(Kind::XForwardedHost) {
+            let told = origin.as_ref().and_then(|origin| origin.host);
+            if let Some(host) = told.or(request.host.map(|host| host.of(head))) {
+                put(out, b"X-Forwarded-Host", host);
+            }
         }
+        if has_standard || forwarded.rfc7239 {
+            self.put_standard(out, has_list, has_standard);
+        }
+    }
+
+    /// Writes `Forwarded` (RFC 7239): the elements of a trusted proxy and one for the client. Where
+    /// it sent `X-Forwarded-For` only, each address there becomes an element.
+    fn put_standard(&self, out: &mut Vec<u8>, has_list: bool, has_standard: bool) {
+        let Self { request, head, peer, .. } = self;
+        out.extend_from_slice(b"Forwarded: ");
+        if has_standard {
+            // A malformed value would spoil the elements that follow it.
+            let is_good = |value: &&[u8]| {
+                hops(value).is_some_and(|hops| !hops.is_empty() && hops.iter().all(Option::is_some))
+            };
+            for value in self.values(Kind::Forwarded).filter(is_good) {
+                out.extend_from_slice(value);
+                out.extend_from_slice(b", ");
+            }
+        } else if has_list {
+            let all = self.values(Kind::XForwardedFor);
+            for hop in all.flat_map(|value| value.split(|byte| *byte == b',')) {
+                put_for(out, address(hop.trim_ascii()));
+                out.extend_from_slice(b", ");
+            }
+        }
+        put_for(out, Some(peer.ip()));
+        if let Some(host) = request.host.filter(|host| !host.is_empty()) {
+            out.extend_from_slice(b";host=\"");
+            out.extend_from_slice(host.of(head));
+            out.push(b'"');
+        }
+        out.extend_from_slice(b";proto=");
+        out.extend_from_slice(peer.scheme.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// The values of all fields of a kind, in order.
+    fn values(&self, kind: Kind) -> impl Iterator<Item = &[u8]> {
+        let lines = self.lines.iter().filter(move |line| line.kind == kind);
+        lines.map(|line| line.value.of(self.head))
     }
 
     /// Writes the head of a replica's answer for the client.
@@ -249,6 +326,24 @@ pub fn put_connection(out: &mut Vec<u8>, close: bool, keep_alive: bool) {
     } else if keep_alive {
         out.extend_from_slice(b"Connection: keep-alive\r\n");
     }
+}
+
+/// Writes an address into `X-Forwarded-For`.
+fn put_node(out: &mut Vec<u8>, address: Option<IpAddr>) {
+    match address {
+        // Writing to a vector cannot fail.
+        Some(address) => _ = write!(out, "{address}"),
+        None => out.extend_from_slice(b"unknown"),
+    }
+}
+
+/// Writes an address into `Forwarded`: IPv6 in brackets and quotes (RFC 7239 6).
+fn put_for(out: &mut Vec<u8>, address: Option<IpAddr>) {
+    _ = match address {
+        Some(IpAddr::V4(address)) => write!(out, "for={address}"),
+        Some(IpAddr::V6(address)) => write!(out, "for=\"[{address}]\""),
+        None => write!(out, "for=unknown"),
+    };
 }
 
 fn put_via(out: &mut Vec<u8>, minor: u8, name: &str) {

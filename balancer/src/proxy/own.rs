@@ -15,9 +15,15 @@ use actix_web::http::{Method, Uri};
 use actix_web::web::{self, Bytes, Data};
 use actix_web::{App, HttpResponse};
 use futures_util::future::LocalBoxFuture;
+use memchr::{memchr, memchr_iter};
+use percent_encoding::percent_decode;
+use smallvec::SmallVec;
 
 use super::message::Asked;
 use crate::admin::{self, Admin};
+
+/// Bytes of a path segment that are compared: more than any reserved name has.
+const SEGMENT: usize = 16;
 
 type Called = LocalBoxFuture<'static, Result<ServiceResponse<BoxBody>, actix_web::Error>>;
 
@@ -41,11 +47,10 @@ impl Own {
         Ok(Self(Rc::new(move |request| Box::pin(service.call(request)))))
     }
 
-    /// Whether a path is one of the balancer's own.
+    /// Reports whether a path is reserved for the balancer, however it is spelled: a server would
+    /// take `/%61dmin`, `//admin` or `/x/../admin` for `/admin`.
     pub fn has(path: &[u8]) -> bool {
-        matches!(path, b"/rep" | b"/add" | b"/rm" | b"/metrics" | b"/admin")
-            || path.starts_with(b"/admin/")
-            || path.starts_with(b"/loadbalancer/")
+        is_reserved(path) || (may_be_odd(path) && is_reserved_when_plain(path))
     }
 
     /// Answers a request whose body is `body`.
@@ -58,6 +63,53 @@ impl Own {
             Ok(answer) => answer.into_parts().1,
             Err(error) => error.error_response(),
         }
+    }
+}
+
+/// Reports whether a path in its plain spelling is reserved.
+fn is_reserved(path: &[u8]) -> bool {
+    matches!(path, b"/rep" | b"/add" | b"/rm" | b"/metrics" | b"/admin")
+        || path.starts_with(b"/admin/")
+        || path.starts_with(b"/loadbalancer/")
+}
+
+/// Reports whether a path may have another plain spelling that is reserved. Most paths have
+/// neither an escape, nor an empty or a dot segment.
+fn may_be_odd(path: &[u8]) -> bool {
+    memchr(b'%', path).is_some()
+        || path.starts_with(b"//")
+        || memchr_iter(b'/', path).any(|at| matches!(path.get(at + 1), Some(b'/' | b'.')))
+}
+
+/// Reports whether the plain spelling of a path is reserved: escapes decoded once, empty and dot
+/// segments removed (RFC 3986 5.2.4, 6.2.2). Allocates nothing, however long the path is.
+fn is_reserved_when_plain(path: &[u8]) -> bool {
+    let (mut first, mut depth, mut is_folder) = (SmallVec::new(), 0_usize, false);
+    let mut segment = SmallVec::<[u8; SEGMENT]>::new();
+    for byte in percent_decode(path).chain([b'/']) {
+        if byte != b'/' {
+            // A longer segment is none of the reserved names.
+            if segment.len() < SEGMENT {
+                segment.push(byte);
+            }
+            continue;
+        }
+        is_folder = matches!(&segment[..], b"" | b"." | b"..");
+        if segment[..] == *b".." {
+            depth = depth.saturating_sub(1);
+        } else if !is_folder {
+            if depth == 0 {
+                first = std::mem::take(&mut segment);
+            }
+            depth += 1;
+        }
+        segment.clear();
+    }
+    match &first[..] {
+        b"rep" | b"add" | b"rm" | b"metrics" => depth == 1 && !is_folder,
+        b"admin" => depth > 0,
+        b"loadbalancer" => depth > 1 || (depth == 1 && is_folder),
+        _ => false,
     }
 }
 
@@ -81,4 +133,59 @@ fn request(asked: &Asked<'_>, body: Bytes) -> Option<actix_http::Request> {
         to.headers.insert(actix_web::http::header::HOST, host);
     }
     Some(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reserved_path_is_found_in_every_spelling() {
+        for reserved in [
+            "/rep",
+            "/add",
+            "/rm",
+            "/metrics",
+            "/admin",
+            "/admin/",
+            "/admin/fleet",
+            "/loadbalancer/nodes",
+            "/%61dmin",
+            "/%61%64min/fleet",
+            "/admin%2Ffleet",
+            "/admin%2ffleet",
+            "%2Fadmin",
+            "//admin",
+            "///admin//fleet",
+            "/./admin",
+            "/x/../admin",
+            "/x/y/../../rep",
+            "/../rep",
+            "/x/%2e%2e/rep",
+            "/loadbalancer//x",
+        ] {
+            assert!(Own::has(reserved.as_bytes()), "{reserved}");
+        }
+        for free in [
+            "/",
+            "",
+            "*",
+            "/home",
+            "/rep/x",
+            "/reports",
+            "/administrators",
+            "/x/admin",
+            "/x//admin",
+            "/x/../home",
+            "/x/../rep/",
+            "/x/./loadbalancer",
+            "/%2e%2e/adminadminadminadmin",
+            "/%2561dmin",
+            "/loadbalancer",
+            "/%zzadmin",
+            "/RM",
+        ] {
+            assert!(!Own::has(free.as_bytes()), "{free}");
+        }
+    }
 }

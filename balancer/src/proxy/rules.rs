@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 use super::late::Late;
-use crate::config::{AdmissionConfig, Config, HedgeConfig, RouteConfig, Send, Timeouts};
+use crate::config::{
+    AdmissionConfig, Config, ForwardedConfig, HedgeConfig, RouteConfig, Send, Timeouts,
+};
 use crate::http1::head::HeadLimits;
 use crate::metrics::{RouteShard, Shards};
 use crate::routing::budget::{Budget, BudgetConfig};
@@ -40,8 +40,8 @@ pub struct Rules {
     /// How many requests may be in flight, if that is limited.
     pub(super) admission: Option<AdmissionConfig>,
     share: RefCell<Budget>,
-    pub(super) trust: Vec<IpNet>,
-    pub(super) via: Option<String>,
+    /// What is believed and told of the way of a request.
+    pub(super) forwarded: ForwardedConfig,
     pub(super) unknown_path: bool,
     pub(super) half_close: bool,
     pub(super) access_log: bool,
@@ -112,8 +112,7 @@ impl Rules {
             outliers: config.outliers.consecutive,
             admission: config.admission,
             share: RefCell::new(Budget::new(share, now)),
-            trust: config.forwarded.trust.clone(),
-            via: config.forwarded.via.clone(),
+            forwarded: config.forwarded.clone(),
             unknown_path: config.unknown_path,
             half_close: config.half_close,
             access_log: config.access_log,

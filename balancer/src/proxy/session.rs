@@ -194,11 +194,12 @@ impl Session {
             id: &id,
         };
         let mut body = Body::new(asked.request.framing);
-        let own = worker.own.as_ref().filter(|_| Own::has(asked.request.path(head)));
+        let is_reserved = Own::has(asked.request.path(head));
+        let own = worker.own.as_ref().filter(|_| is_reserved);
         let tally = own.is_none().then(|| route.metrics.begin(Instant::now()));
         let began = tally.as_ref().map_or_else(Instant::now, Tally::began);
         let mut trace = (rules.access_log && own.is_none()).then(Trace::default);
-        let outcome = match settle(&rules, &asked) {
+        let outcome = match settle(&rules, &asked, is_reserved, own.is_some()) {
             Some(error) => Outcome::Fail(error),
             None => match own {
                 // Rare: not every connection keeps room for it.
@@ -236,6 +237,9 @@ impl Session {
             }
             return outcome;
         };
+        if error == ProxyError::Loop {
+            worker.log_loop(&self.peer);
+        }
         debug!(%error, path = ?String::from_utf8_lossy(self.request.path(head)), "request failed");
         // What is left of the request must not be taken for the next one.
         let whole = !error.ends_connection() && discard(&mut body, &mut self.wire) == Ok(true);
@@ -354,10 +358,17 @@ impl Drop for Session {
     }
 }
 
-/// What can be said of a request before anybody is asked.
-fn settle(rules: &Rules, asked: &Asked<'_>) -> Option<ProxyError> {
+/// Returns the error of a request that no replica is to see. `is_reserved` tells that its path is
+/// the balancer's own, `is_own` that this listener serves those paths.
+fn settle(rules: &Rules, asked: &Asked<'_>, is_reserved: bool, is_own: bool) -> Option<ProxyError> {
     if asked.request.max_forwards == Some(0) {
         return Some(ProxyError::EndOfWay);
+    }
+    if is_reserved && !is_own {
+        return Some(ProxyError::Reserved);
+    }
+    if asked.request.has_hop && !is_own && asked.passes() >= rules.forwarded.max_passes {
+        return Some(ProxyError::Loop);
     }
     match (asked.request.framing, rules.body_limit) {
         (Framing::Length(length), Some(limit)) if length > limit => {

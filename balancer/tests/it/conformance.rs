@@ -12,6 +12,7 @@ mod forwarded;
 mod framing;
 mod interim;
 mod limits;
+mod loops;
 pub(crate) mod message;
 mod retries;
 mod start_line;

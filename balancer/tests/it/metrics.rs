@@ -342,7 +342,7 @@ fn each_client_gets_the_format_that_it_asks_for() {
 #[test]
 fn metrics_move_with_the_admin_routes() {
     let balancer = Balancer::with_replicas(1, &["--admin-listen", "127.0.0.1:0"]);
-    assert_eq!(balancer.get("/metrics").status, 404, "forwarded");
+    assert_eq!(balancer.get("/metrics").status, 404, "not served there");
     let samples = samples(&balancer);
     assert_eq!(requests(&samples, "default").0[3], 1.0);
 }

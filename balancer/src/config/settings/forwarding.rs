@@ -41,8 +41,9 @@ pub struct RetrySettings {
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ForwardedSettings {
-    /// Addresses or networks, such as 10.0.0.0/8 or ::1, whose X-Forwarded-For, -Proto and -Host
-    /// are believed and added to; several parted by commas
+    /// Addresses or networks of trusted proxies, such as 10.0.0.0/8 or ::1, separated by commas.
+    /// Their X-Forwarded-* fields, Forwarded and X-Real-IP are believed and added to; those of
+    /// other clients are removed
     #[arg(
         id = "forwarded-trust",
         long,
@@ -55,6 +56,23 @@ pub struct ForwardedSettings {
     /// Name for 'Via: 1.1 NAME', which is added to requests and answers
     #[arg(id = "forwarded-via", long, env = "BALANCER_FORWARDED_VIA", value_name = "NAME")]
     pub via: Option<String>,
+
+    /// Add the client to Forwarded (RFC 7239) in every request to a replica; by default only where
+    /// a trusted proxy sent one [default: false]
+    #[arg(id = "forwarded-rfc7239", long, env = "BALANCER_FORWARDED_RFC7239",
+          value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
+          require_equals = true)]
+    pub rfc7239: Option<bool>,
+
+    /// How often one request may pass through this balancer, 1 to 100; after that it is a
+    /// forwarding loop: 508 [default: 1]
+    #[arg(
+        id = "forwarded-max-passes",
+        long,
+        env = "BALANCER_FORWARDED_MAX_PASSES",
+        value_name = "N"
+    )]
+    pub max_passes: Option<u32>,
 }
 
 impl RetrySettings {
@@ -65,6 +83,6 @@ impl RetrySettings {
 
 impl ForwardedSettings {
     pub(super) fn or(self, other: Self) -> Self {
-        first_of!(self, other; trust, via;)
+        first_of!(self, other; trust, via, rfc7239, max_passes;)
     }
 }

@@ -198,7 +198,7 @@ fn an_upgrade_is_named_without_a_body_and_to_no_other_http() {
         ("Connection: upgrade\r\nUpgrade: websocket\r\n", Some("websocket")),
         ("Upgrade: foo/2\r\nConnection: x, UPGRADE\r\n", Some("foo/2")),
         ("Connection: upgrade\r\nUpgrade: h2c, websocket\r\n", Some("h2c, websocket")),
-        ("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n", None),
+        ("Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n", Some("websocket")),
         ("Connection: upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n", None),
         ("Upgrade: websocket\r\n", None),
         ("Connection: upgrade\r\n", None),

@@ -152,7 +152,7 @@ impl Exchange<'_> {
             close,
             keep_alive: self.asked.request.minor == 0,
             date: &date,
-            via: self.rules.via.as_deref(),
+            via: self.rules.forwarded.via.as_deref(),
             cookie: self.issued.as_deref(),
         };
         let out = self.client.output();

@@ -149,7 +149,7 @@ impl Letter {
         replica: &Replica,
     ) -> Result<Sent, Failure> {
         wire.begin();
-        self.asked().put_request(wire.output(), rules.via.as_deref(), replica.address());
+        self.asked().put_request(wire.output(), &rules.forwarded, replica.address());
         let mut sent = Sent { wire, head: Head::new(), answer: Answer::new(), length: 0 };
         let mut sending = Sending { letter: self, given: 0, flushed: false, refused: false };
         let (mut watch, mut timer) = (Watch::default(), Timer::new(timeouts.replica_body));

@@ -70,6 +70,12 @@ fn fields_of_one_connection_do_not_reach_the_replica() {
         "X-Forwarded-Proto: https",
         "X-Forwarded-Host: evil\r\nX-Forwarded-Host: worse",
         "Connection: x-forwarded-for\r\nX-Forwarded-For: 6.6.6.6",
+        "X-Forwarded-Port: 443",
+        "X-Real-IP: 6.6.6.6",
+        "Forwarded: for=6.6.6.6",
+        "X_Forwarded_For: 6.6.6.6",
+        "X-Forwarded_Proto: https\r\nX_Forwarded-Host: evil",
+        "X_Real_IP: 6.6.6.6\r\nX_FORWARDED_SERVER: evil",
     ] {
         let send = format!("GET /~ HTTP/1.1\r\nHost: a\r\n{claim}\r\n\r\n");
         let seen = Forwarded(b"GET /~ HTTP/1.1\nHost: a\n\n".to_vec());
@@ -138,6 +144,66 @@ fn a_trusted_client_is_believed_and_joined() {
     assert_eq!(head.only("x-forwarded-for").as_deref(), Some("127.0.0.1"));
     assert_eq!(head.only("x-forwarded-proto").as_deref(), Some("http"));
     assert_eq!(head.only("x-forwarded-host").as_deref(), Some("site"));
+}
+
+#[test]
+fn a_trusted_client_may_tell_the_client_by_forwarded() {
+    let claim = "Forwarded: for=\"6.6.6.6:40\";proto=https;host=pub\r\n";
+    let (head, _) = heads(&["--forwarded-trust", "127.0.0.0/8"], claim);
+    assert_eq!(head.only("x-forwarded-for").as_deref(), Some("6.6.6.6, 127.0.0.1"));
+    assert_eq!(head.only("x-forwarded-proto").as_deref(), Some("https"));
+    assert_eq!(head.only("x-forwarded-host").as_deref(), Some("pub"));
+    let added = "for=\"6.6.6.6:40\";proto=https;host=pub, for=127.0.0.1;host=\"site\";proto=http";
+    assert_eq!(head.only("forwarded").as_deref(), Some(added));
+
+    let (head, _) = heads(&[], claim);
+    assert!(head.all("forwarded").is_empty(), "{head:?}");
+    let (head, _) = heads(&["--forwarded-rfc7239"], claim);
+    assert_eq!(head.only("forwarded").as_deref(), Some("for=127.0.0.1;host=\"site\";proto=http"));
+}
+
+#[test]
+fn the_client_of_a_trusted_proxy_is_the_key_however_its_address_is_written() {
+    let upstreams = [1, 2, 3, 4].map(|_| Upstream::playing());
+    let all: Vec<&Upstream> = upstreams.iter().collect();
+    let balancer = over(&all, &["--key", "client-ip", "--forwarded-trust", "127.0.0.0/8"]);
+    let mut client = Client::of(&balancer);
+    // The replica that a request with these field lines gets to.
+    let mut place = |fields: &str, marker: &str| {
+        let request = format!("GET /{marker} HTTP/1.1\r\nHost: site\r\n{fields}\r\n\r\n");
+        client.send(request.as_bytes());
+        assert_eq!(client.must_answer(fields).status, 200);
+        upstreams.iter().position(|upstream| !upstream.seen_with(marker).is_empty())
+    };
+    let mut places = std::collections::BTreeSet::new();
+    for last in 0..16 {
+        let (v4, v6) = (format!("203.0.113.{last}"), format!("2001:db8::{last}"));
+        for (ip, spellings) in [
+            (
+                &v4,
+                [
+                    format!("X-Forwarded-For: {v4}:4000"),
+                    format!("Forwarded: for={v4}"),
+                    format!("Forwarded: for=6.6.6.6, For=\"{v4}:4000\";by=_hidden"),
+                ],
+            ),
+            (
+                &v6,
+                [
+                    format!("X-Forwarded-For: [{v6}]:4000"),
+                    format!("X-Forwarded-For: 6.6.6.6, [{v6}]"),
+                    format!("Forwarded: proto=https;for=\"[{v6}]:4000\""),
+                ],
+            ),
+        ] {
+            let expected = place(&format!("X-Forwarded-For: {ip}"), &format!("{ip}-plain."));
+            places.insert(expected);
+            for (number, fields) in spellings.iter().enumerate() {
+                assert_eq!(place(fields, &format!("{ip}-{number}.")), expected, "{fields}");
+            }
+        }
+    }
+    assert!(places.len() > 1, "all keys have one owner: {places:?}");
 }
 
 #[test]

@@ -44,8 +44,14 @@ pub(crate) struct Wire {
 }
 
 /// The fields that the balancer adds to what it forwards.
-const OWN: [&str; 5] =
-    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id", "date"];
+const OWN: [&str; 6] = [
+    "x-balancer-hop",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-request-id",
+    "date",
+];
 
 // === impl Head ===
 

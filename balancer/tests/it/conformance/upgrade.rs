@@ -63,6 +63,18 @@ fn bytes_cross_both_ways_and_both_nominations_arrive() {
 }
 
 #[test]
+fn an_upgrade_with_a_content_length_of_0_is_an_upgrade() {
+    let upstream = Upstream::start(echo(b"early"));
+    let balancer = over(&[&upstream], &[]);
+    let ask = String::from_utf8_lossy(ASK).replace("\r\n\r\n", "\r\nContent-Length: 0\r\n\r\n");
+    let mut client = tunnel(&balancer, ask.as_bytes());
+    hear(&mut client, b"early");
+    client.send(b"back");
+    hear(&mut client, b"back");
+    assert_eq!(upstream.seen()[0].head.only("content-length").as_deref(), Some("0"));
+}
+
+#[test]
 fn what_a_client_sends_before_the_101_waits_for_it() {
     let (agree, may_agree) = mpsc::channel::<()>();
     let may_agree = std::sync::Mutex::new(may_agree);
