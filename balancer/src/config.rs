@@ -39,7 +39,7 @@ pub use admission::AdmissionConfig;
 use check::{must, within};
 pub use fleet::HealthConfig;
 pub use forwarding::{ForwardedConfig, RetryConfig};
-pub use limits::{Limits, Timeouts};
+pub use limits::{Limits, SHUTDOWN_MARGIN, ShutdownDeadlines, Timeouts};
 pub use listen::{AdminConfig, TlsConfig, Token};
 pub use overload::ReliefConfig;
 pub use route::{DEFAULT_ROUTE, FanConfig, HedgeAfter, HedgeConfig, NO_ROUTE, RouteConfig, Send};
@@ -259,6 +259,7 @@ impl Config {
             drain: running.timeouts.drain,
             stop: running.timeouts.stop,
             pull: running.timeouts.pull,
+            shutdown: running.timeouts.shutdown,
             ..self.timeouts
         };
         let changed = [
@@ -276,7 +277,7 @@ impl Config {
             ("[overload]", self.overload != running.overload),
             ("[respawn]", self.respawn != running.respawn),
             ("[scale]", self.scale != running.scale),
-            ("timeouts.connect, drain, stop, pull", self.timeouts != timeouts),
+            ("timeouts.connect, drain, stop, pull, shutdown", self.timeouts != timeouts),
             ("workers", self.workers != running.workers),
             ("log_format, log_level", self.log != running.log),
         ];

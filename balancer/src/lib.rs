@@ -55,14 +55,18 @@ pub mod supervisor;
 pub mod telemetry;
 pub mod watch;
 
+use std::cell::Cell;
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use actix_service::{fn_factory, fn_service};
+use actix_web::rt::task::JoinHandle;
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpServer, dev};
+use futures_util::future::join_all;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -103,16 +107,19 @@ pub enum RunError {
     /// A listener cannot be served.
     #[error("cannot serve")]
     Serve(#[from] io::Error),
+    /// At the end of a shutdown something was left undone; the log says what.
+    #[error("shutdown is incomplete: the log says what was given up")]
+    Incomplete,
 }
 
 /// Runs the balancer, which follows what changes in the `source` of its configuration, until
 /// `shutdown`: then it stops accepting, finishes what is in flight, stops what it owns, and
-/// returns. Called on the main thread of an actix system, which must outlive the replicas of the
-/// process runtime.
+/// returns, `timeouts.shutdown` later at the latest. Called on the main thread of an actix system,
+/// which must outlive the replicas of the process runtime.
 ///
 /// # Errors
-/// When there is no good certificate, the runtime cannot be listed at the start, or a listener not
-/// be served.
+/// When there is no good certificate, the runtime cannot be listed at the start, a listener cannot
+/// be served, or the shutdown had to give something up.
 pub async fn run<R: Runtime>(
     config: Config,
     listeners: Listeners,
@@ -160,33 +167,72 @@ pub async fn run<R: Runtime>(
     info!(listen = %traffic, admin = %admin_address.unwrap_or(traffic), "balancer is serving");
 
     shutdown.await;
+    let deadlines = config.timeouts.shutdown_from(Instant::now());
     info!("gracefully shutting down");
     if let Some(freshness) = freshness {
         freshness.abort();
     }
     following.abort();
     shared.stop();
-    for handle in &handles {
-        handle.pause().await;
+    let mut is_whole = drain(&common, &shared, &handles, serving, deadlines.traffic).await;
+    // The receiver is gone only when the supervisor has panicked, which is reported here.
+    let _told = stop.send(deadlines.end).is_ok();
+    match tokio::time::timeout_at((deadlines.end + LAST_STEPS).into(), supervising).await {
+        Ok(Ok(stopped)) => is_whole &= stopped,
+        Ok(Err(error)) => {
+            warn!(%error, "supervisor ended badly");
+            is_whole = false;
+        }
+        Err(_late) => {
+            warn!("supervisor did not end in time");
+            is_whole = false;
+        }
     }
-    let sent = tokio::time::timeout(config.timeouts.drain, common.all_sent()).await.is_ok();
-    if !sent {
-        warn!("some requests to several replicas are given up");
-    }
-    // Otherwise all that was in flight has had its time.
-    for handle in handles {
-        handle.stop(sent).await;
-    }
-    for server in serving {
-        server.await.map_err(io::Error::other)??;
-    }
-    // The supervisor ends by itself only when it panicked; that is told here.
-    let _told = stop.send(()).is_ok();
-    if let Err(error) = supervising.await {
-        warn!(%error, "supervisor ended badly");
+    if !is_whole {
+        return Err(RunError::Incomplete);
     }
     info!("shutdown complete");
     Ok(())
+}
+
+/// What the supervisor has beyond the deadline for noticing it.
+const LAST_STEPS: Duration = Duration::from_millis(500);
+
+/// Stops accepting, and lets requests in flight and deliveries end until the deadline; then closes
+/// what is left. Reports whether all deliveries were made.
+async fn drain(
+    common: &Common,
+    shared: &Shared,
+    handles: &[dev::ServerHandle],
+    serving: Vec<JoinHandle<io::Result<()>>>,
+    deadline: Instant,
+) -> bool {
+    let is_sent = Cell::new(false);
+    let ending = async {
+        join_all(handles.iter().map(dev::ServerHandle::pause)).await;
+        // Deliveries run on the workers, so these must not end before them.
+        common.all_sent().await;
+        is_sent.set(true);
+        join_all(handles.iter().map(|handle| handle.stop(true))).await;
+    };
+    if tokio::time::timeout_at(deadline.into(), ending).await.is_err() {
+        if !is_sent.get() {
+            warn!("some requests to several replicas are given up");
+        }
+        let (connections, _) = shared.metrics().connections();
+        info!(connections, "closing connections that did not end in time");
+        // Dropping a server closes its connections at once.
+        for server in serving {
+            server.abort();
+        }
+        return is_sent.get();
+    }
+    for server in serving {
+        if let Ok(Err(error)) = server.await {
+            warn!(%error, "server ended badly");
+        }
+    }
+    true
 }
 
 /// More connections than a machine has descriptors for: what limits them are those and

@@ -5,6 +5,8 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use balancer::config::settings::Settings;
@@ -132,7 +134,7 @@ fn run(serve: Serve) -> anyhow::Result<()> {
         admin: config.admin.listen.map(bind).transpose()?,
     };
     actix_web::rt::System::new().block_on(async {
-        let shutdown = shutdown()?;
+        let shutdown = shutdown(Some(config.timeouts.shutdown))?;
         match config.runtime.clone() {
             RuntimeConfig::Process { command, env } => {
                 let runtime = Process::new(command, env);
@@ -155,7 +157,7 @@ fn control(settings: WatchSettings) -> anyhow::Result<()> {
     let options = settings.check()?;
     telemetry::start(&options.log).context("'--log-level' is wrong")?;
     actix_web::rt::System::new().block_on(async {
-        watch::run(options, shutdown()?).await?;
+        watch::run(options, shutdown(None)?).await?;
         Ok(())
     })
 }
@@ -169,8 +171,13 @@ fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Ends at the first SIGTERM or SIGINT; a second one ends the process at once.
-fn shutdown() -> io::Result<impl Future<Output = ()>> {
+/// How much later than a shutdown should be over it is ended by force.
+const OVERDUE: Duration = Duration::from_secs(2);
+
+/// Ends at the first SIGTERM or SIGINT; a second one ends the process at once. So does the end of
+/// the time that the shutdown `within` may take: a thread of its own sees to that, whatever blocks
+/// the others.
+fn shutdown(within: Option<Duration>) -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut either = async move || {
@@ -181,6 +188,9 @@ fn shutdown() -> io::Result<impl Future<Output = ()>> {
     };
     Ok(async move {
         either().await;
+        if let Some(within) = within {
+            thread::spawn(move || end_after(within + OVERDUE));
+        }
         actix_web::rt::spawn(async move {
             either().await;
             warn!("second signal: ending at once");
@@ -188,4 +198,12 @@ fn shutdown() -> io::Result<impl Future<Output = ()>> {
             std::process::exit(1);
         });
     })
+}
+
+/// Ends the process after this time, if it has not ended by itself.
+#[expect(clippy::disallowed_methods, reason = "a thread whose only task is to wait and to exit")]
+fn end_after(span: Duration) {
+    thread::sleep(span);
+    warn!("shutdown hangs: ending at once");
+    std::process::exit(1);
 }

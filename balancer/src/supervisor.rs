@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
@@ -38,8 +38,8 @@ use tasks::{Listing, Outcome, Tasks};
 /// Probes that may wait: each is taken at once, and a sender that finds it full waits.
 const PROBES: usize = 1_024;
 
-/// How long leaving replicas have at the end, besides their grace.
-const STOP_MARGIN: Duration = Duration::from_secs(15);
+/// What of the time until the end of a shutdown is kept for killing a replica that does not stop.
+const KILL_RESERVE: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct Supervisor<R> {
@@ -52,6 +52,8 @@ pub struct Supervisor<R> {
     outliers: u32,
     grace: Duration,
     keep_replicas: bool,
+    /// When the balancer ends, once it stops.
+    ends_at: Option<Instant>,
     probes: mpsc::Receiver<Probe>,
     tasks: Tasks<R>,
     outcomes: mpsc::Receiver<Outcome>,
@@ -96,6 +98,7 @@ impl<R: Runtime> Supervisor<R> {
             outliers: config.outliers.consecutive,
             grace: config.timeouts.stop,
             keep_replicas: config.keep_replicas,
+            ends_at: None,
             probes,
             tasks,
             outcomes,
@@ -109,18 +112,20 @@ impl<R: Runtime> Supervisor<R> {
         })
     }
 
-    /// Keeps the fleet what it was asked to be, until `stop`; then stops what it owns.
+    /// Keeps the fleet as it was asked for, until `stop`; then stops what it owns until the
+    /// deadline that `stop` gives, however many calls to the runtime hang. Reports whether nothing
+    /// is left behind.
     pub async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
-        mut stop: oneshot::Receiver<()>,
-    ) {
+        mut stop: oneshot::Receiver<Instant>,
+    ) -> bool {
         let (runtime, shared) = (Rc::clone(&self.runtime), Arc::clone(&self.shared));
         let idle = self.handles.idle();
-        let mut deadline: Option<Instant> = None;
         loop {
             self.scale();
             let wake = self.settle();
+            let deadline = self.ends_at;
             if deadline.is_some_and(|deadline| self.roster.is_gone() || deadline <= Instant::now())
             {
                 break;
@@ -139,14 +144,15 @@ impl<R: Runtime> Supervisor<R> {
                 }
                 () = sleep_until(self.listing.due().into()) => self.list(),
                 () = until(wake) => {}
-                _ = &mut stop, if deadline.is_none() => {
+                end = &mut stop, if deadline.is_none() => {
                     if self.keep_replicas {
                         info!(replicas = self.handles.count(), "replicas are kept");
-                        return;
+                        return true;
                     }
                     self.scaling = None;
                     self.roster.stop_all();
-                    deadline = Some(Instant::now() + self.grace + STOP_MARGIN);
+                    // Without a deadline the balancer has ended otherwise.
+                    self.ends_at = Some(end.unwrap_or_else(|_| Instant::now() + self.grace));
                 }
             }
             // Whatever else has come meanwhile, so that the plan is made and the table swapped
@@ -158,12 +164,31 @@ impl<R: Runtime> Supervisor<R> {
                 self.probe(&probe);
             }
         }
-        if !self.roster.is_gone() {
-            warn!("some replicas could not be stopped in time");
+        let remaining = self.roster.remaining();
+        if !remaining.is_empty() {
+            let names: Vec<&str> = remaining.iter().map(|hostname| hostname.as_str()).collect();
+            warn!(replicas = names.join(","), "replicas could not be stopped in time");
         }
-        if let Err(error) = runtime.close().await {
-            warn!(error = chain(&error), "runtime could not be closed cleanly");
+        let end = self.ends_at.unwrap_or_else(Instant::now);
+        match timeout_at(end.into(), runtime.close()).await {
+            Ok(Ok(())) => remaining.is_empty(),
+            Ok(Err(error)) => {
+                warn!(error = chain(&error), "runtime could not be closed cleanly");
+                false
+            }
+            Err(_late) => {
+                warn!("runtime could not be closed in time");
+                false
+            }
         }
+    }
+
+    /// Returns the time that a replica has between SIGTERM and SIGKILL: the configured one, but
+    /// for a shutdown that ends before it would be over.
+    fn grace(&self) -> Duration {
+        let left = self.ends_at.map(|end| end.saturating_duration_since(Instant::now()));
+        let most = left.map_or(Duration::MAX, |left| left.saturating_sub(KILL_RESERVE));
+        self.grace.min(most)
     }
 
     /// Decides, publishes, carries out, and tells who waits for it; tells when to look again.
@@ -205,7 +230,7 @@ impl<R: Runtime> Supervisor<R> {
                     self.roster.drained(&hostname);
                 }
             }
-            Effect::Remove(hostname) => self.tasks.stop(hostname, self.grace),
+            Effect::Remove(hostname) => self.tasks.stop(hostname, self.grace()),
             Effect::Kill(hostname) => self.tasks.stop(hostname, Duration::ZERO),
             Effect::Enlist(server) => self.tasks.enlist(server),
             Effect::Unlist(hostname) => self.runtime.unlist(&hostname),

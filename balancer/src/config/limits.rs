@@ -1,7 +1,7 @@
 //! What clients and replicas may use up: time, bytes, connections.
 
 use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ConfigError;
 use super::check::{at_least_one, must, span, within};
@@ -31,6 +31,17 @@ pub struct Timeouts {
     pub stop: Duration,
     /// For pulling an image.
     pub pull: Duration,
+    /// From the signal to the end of the process, whatever hangs.
+    pub shutdown: Duration,
+}
+
+/// The deadlines of one shutdown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShutdownDeadlines {
+    /// For requests in flight and deliveries.
+    pub traffic: Instant,
+    /// For all: replicas are stopped then, or given up.
+    pub end: Instant,
 }
 
 /// What a client may use up.
@@ -52,6 +63,9 @@ pub struct Limits {
     pub connections_per_client: Option<usize>,
 }
 
+/// What a shutdown may take beside draining and stopping: calls to the engine, above all.
+pub const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
+
 /// The least and the most for the head of a request or an answer.
 const HEAD: RangeInclusive<Size> = Size(1 << 10)..=Size(1 << 20);
 
@@ -59,6 +73,12 @@ const HEAD: RangeInclusive<Size> = Size(1 << 10)..=Size(1 << 20);
 const TARGET_LEAST: Size = Size(64);
 
 pub(super) fn timeouts(settings: &TimeoutSettings) -> Result<Timeouts, ConfigError> {
+    let drain = span("timeouts.drain", settings.drain, 10)?;
+    let stop = span("timeouts.stop", settings.stop, 10)?;
+    let shutdown = match settings.shutdown {
+        Some(_) => span("timeouts.shutdown", settings.shutdown, 0)?,
+        None => drain + stop + SHUTDOWN_MARGIN,
+    };
     Ok(Timeouts {
         head: span("timeouts.head", settings.head, 10)?,
         connect: span("timeouts.connect", settings.connect, 1)?,
@@ -67,10 +87,23 @@ pub(super) fn timeouts(settings: &TimeoutSettings) -> Result<Timeouts, ConfigErr
         replica_body: span("timeouts.replica_body", settings.replica_body, 30)?,
         keep_alive: span("timeouts.keep_alive", settings.keep_alive, 75)?,
         tunnel: span("timeouts.tunnel", settings.tunnel, 60 * 60)?,
-        drain: span("timeouts.drain", settings.drain, 10)?,
-        stop: span("timeouts.stop", settings.stop, 10)?,
+        drain,
+        stop,
         pull: span("timeouts.pull", settings.pull, 10 * 60)?,
+        shutdown,
     })
+}
+
+// === impl Timeouts ===
+
+impl Timeouts {
+    /// Returns the deadlines of a shutdown that begins `now`. Where `shutdown` is less than
+    /// draining and stopping may take, replicas keep the time of their stop, at most half of it.
+    pub fn shutdown_from(&self, now: Instant) -> ShutdownDeadlines {
+        let rest = self.shutdown.saturating_sub(self.stop + SHUTDOWN_MARGIN);
+        let traffic = self.drain.min(rest.max(self.shutdown / 2));
+        ShutdownDeadlines { traffic: now + traffic, end: now + self.shutdown }
+    }
 }
 
 pub(super) fn limits(settings: &LimitSettings) -> Result<Limits, ConfigError> {

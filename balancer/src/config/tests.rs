@@ -2,6 +2,7 @@ mod load;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use clap::{Args, Command};
 
@@ -101,9 +102,26 @@ fn without_settings_the_request_path_has_its_documented_bounds() {
 }
 
 #[test]
+fn a_shutdown_has_one_deadline_which_leaves_replicas_their_time() {
+    let now = Instant::now();
+    for (text, traffic, end) in [
+        ("", 10_000, 25_000),
+        ("[timeouts]\ndrain = \"1s\"\nstop = \"2s\"", 1_000, 8_000),
+        ("[timeouts]\nshutdown = \"60s\"", 10_000, 60_000),
+        ("[timeouts]\nshutdown = \"20s\"", 10_000, 20_000),
+        ("[timeouts]\nshutdown = \"4s\"", 2_000, 4_000),
+        ("[timeouts]\ndrain = \"1s\"\nshutdown = \"4s\"", 1_000, 4_000),
+    ] {
+        let deadlines = checked(text).unwrap().timeouts.shutdown_from(now);
+        let [traffic, end] = [traffic, end].map(|ms| now + Duration::from_millis(ms));
+        assert_eq!(deadlines, ShutdownDeadlines { traffic, end }, "{text}");
+    }
+}
+
+#[test]
 fn keys_and_flags_set_the_same() {
     let by_file = checked(
-        "[timeouts]\nclient_body = \"1s\"\nreplica_body = \"2s\"\ntunnel = \"3m\"\n\
+        "[timeouts]\nshutdown = \"1m\"\nclient_body = \"1s\"\nreplica_body = \"2s\"\ntunnel = \"3m\"\n\
          [limits]\nhead = \"1MiB\"\nfields = 10000\ntarget = \"1MiB\"\nbody = \"0\"\n\
          connections = 7\nconnections_per_client = 1\n\
          [retry]\nattempts = 1\nbudget = \"0.5%\"\nmin_per_second = 0\ndeadline = \"4s\"\n\
@@ -114,6 +132,7 @@ fn keys_and_flags_set_the_same() {
          [compat]\nhalf_close = true",
     );
     let by_flags = flagged(&[
+        "--timeout-shutdown=1m",
         "--timeout-client-body=1s",
         "--timeout-replica-body=2s",
         "--timeout-tunnel=3m",
@@ -238,6 +257,7 @@ fn a_value_out_of_bounds_is_refused_with_its_field_and_the_bounds() {
         ("[timeouts]\nclient_body = \"0s\"", "'timeouts.client_body' must be 1ms to 24h, not 0s"),
         ("[timeouts]\nreplica_body = \"2days\"", "'timeouts.replica_body' must be 1ms to 24h"),
         ("[timeouts]\ntunnel = \"25h\"", "'timeouts.tunnel' must be 1ms to 24h"),
+        ("[timeouts]\nshutdown = \"0s\"", "'timeouts.shutdown' must be 1ms to 24h, not 0s"),
         ("[limits]\nhead = \"1023\"", "'limits.head' must be 1KiB to 1MiB, not 1023B"),
         ("[limits]\nhead = \"2MiB\"", "'limits.head' must be 1KiB to 1MiB, not 2MiB"),
         ("[limits]\nfields = 0", "'limits.fields' must be 1 to 10000, not 0"),
@@ -516,7 +536,7 @@ fn what_changes_while_it_runs_takes_effect_or_is_told() {
         ("[outliers]\nconsecutive = 4", "[outliers]"),
         ("[respawn]\nbase = \"1s\"", "[respawn]"),
         ("[scale]\ntarget_in_flight = 4", "[scale]"),
-        ("[timeouts]\ndrain = \"1s\"", "timeouts.connect, drain, stop, pull"),
+        ("[timeouts]\ndrain = \"1s\"", "timeouts.connect, drain, stop, pull, shutdown"),
         ("log_level = \"debug\"", "log_format, log_level"),
     ] {
         let listen = if key == "listen" { "" } else { "listen = \"127.0.0.1:1\"\n" };

@@ -225,6 +225,12 @@ impl Roster {
         self.config.listed || self.records.values().all(Record::is_stuck)
     }
 
+    /// Returns the replicas of ours that are left, also those that cannot be removed. Empty where
+    /// replicas are listed.
+    pub fn remaining(&self) -> Vec<&Hostname> {
+        if self.config.listed { Vec::new() } else { self.records.keys().collect() }
+    }
+
     /// What happened since the last call.
     pub fn events(&mut self) -> Vec<Event> {
         mem::take(&mut self.events)

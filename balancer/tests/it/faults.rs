@@ -16,6 +16,7 @@
 //! | an operator's stop, restart, removal | `docker`, `docker::look`, [`events`] |
 //! | a stranger at a dead one's address, packets dropped, all dead | [`neighbours`] |
 //! | balancer killed in `/add`, `/rm`, an update; started again; stopped under load | `docker::leaving`, `docker::roll`, [`deaths`], [`neighbours`] |
+//! | an engine or clients that hang during a shutdown | [`shutdown`] |
 //! | two balancers on one engine | `docker::pair` |
 //! | many changes at once, thousands of replicas | [`crowd`], `heal::many` |
 //! | bad names, bad bodies, foreign pages | `contract`, `guard`, [`deaths`] |
@@ -32,6 +33,7 @@ mod descriptors;
 mod events;
 mod gone;
 mod neighbours;
+mod shutdown;
 mod text;
 
 use std::time::Duration;

@@ -70,6 +70,16 @@ pub struct TimeoutSettings {
     /// docker: time that pulling an image may take [default: 10m]
     #[arg(id = "timeout-pull", long, env = "BALANCER_TIMEOUT_PULL", value_name = "DURATION")]
     pub pull: Option<Span>,
+
+    /// Longest time from the signal to the end of the process. What is not done by then is given
+    /// up, logged, and the exit code is 1 [default: --timeout-drain + --timeout-stop + 5s]
+    #[arg(
+        id = "timeout-shutdown",
+        long,
+        env = "BALANCER_TIMEOUT_SHUTDOWN",
+        value_name = "DURATION"
+    )]
+    pub shutdown: Option<Span>,
 }
 
 /// `[limits]`
@@ -115,7 +125,7 @@ impl TimeoutSettings {
         first_of!(
             self, other;
             head, connect, first_byte, client_body, replica_body, keep_alive, tunnel, drain, stop,
-            pull;
+            pull, shutdown;
         )
     }
 }
