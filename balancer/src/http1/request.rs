@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::auth::Auth;
 use super::field::{Kind, is_host, is_token, is_token_byte};
 use super::head::{BadHead, Head, HeadLimits, Line, Span, StartLine, minor_version};
 use super::{Framing, Options, content_length};
@@ -45,6 +46,8 @@ pub struct Request {
     pub forwarded_for: Option<Span>,
     /// `Max-Forwards`, of TRACE and OPTIONS (RFC 9110 7.6.2).
     pub max_forwards: Option<u64>,
+    /// What its credentials do to the connection.
+    pub auth: Auth,
 }
 
 /// Why a request is refused though its head can be read.
@@ -127,6 +130,7 @@ impl Request {
             id: None,
             forwarded_for: None,
             max_forwards: None,
+            auth: Auth::default(),
         }
     }
 
@@ -189,11 +193,14 @@ impl Request {
                     let hops = content_length(self.max_forwards, value);
                     self.max_forwards = Some(hops.ok_or(BadRequest::MaxForwards)?);
                 }
+                Kind::Authorization | Kind::ProxyAuthorization => self.auth.read(value),
                 Kind::Other
                 | Kind::Date
                 | Kind::KeepAlive
+                | Kind::ProxyAuthenticate
                 | Kind::ProxyConnection
                 | Kind::Trailer
+                | Kind::WwwAuthenticate
                 | Kind::XForwardedHost
                 | Kind::XForwardedProto => {}
             }

@@ -129,16 +129,20 @@ impl Asked<'_> {
             Kind::XForwardedHost | Kind::XForwardedProto if !self.peer.is_trusted() => Crosses::Not,
             kind if kind.is_hop_by_hop() => Crosses::Not,
             Kind::Other
+            | Kind::Authorization
             | Kind::Connection
             | Kind::ContentLength
             | Kind::Date
             | Kind::Expect
             | Kind::KeepAlive
+            | Kind::ProxyAuthenticate
+            | Kind::ProxyAuthorization
             | Kind::ProxyConnection
             | Kind::Te
             | Kind::Trailer
             | Kind::TransferEncoding
             | Kind::Upgrade
+            | Kind::WwwAuthenticate
             | Kind::XForwardedHost
             | Kind::XForwardedProto
             | Kind::XRequestId => Crosses::AsItIs,
@@ -220,7 +224,7 @@ impl Asked<'_> {
 /// crosses all the same (RFC 9110 7.6.1: such a field must not be named): what was understood and
 /// what is sent would differ.
 fn is_named_away(line: &Line, options: &Options, head: &[u8]) -> bool {
-    line.kind == Kind::Other && options.names(head, line.name.of(head))
+    line.kind.may_be_named_away() && options.names(head, line.name.of(head))
 }
 
 fn put_status(out: &mut Vec<u8>, status: u16, reason: Span, bytes: &[u8]) {
