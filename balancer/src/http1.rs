@@ -5,6 +5,7 @@
 //! that is what keeps one client's bytes from becoming another's request.
 
 pub mod answer;
+pub mod auth;
 pub mod body;
 pub mod chunked;
 pub mod field;

@@ -40,6 +40,8 @@ pub struct Metrics {
     accepted: AtomicU64,
     /// Requests that found no place in the line, and those that waited in vain.
     turned_away: [AtomicU64; 2],
+    /// Requests that were not sent because they had killed replicas.
+    quarantined: AtomicU64,
     drawn: Mutex<Drawn>,
     moves: Mutex<RingMoves>,
 }
@@ -91,6 +93,7 @@ impl Metrics {
             connections: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
             turned_away: Default::default(),
+            quarantined: AtomicU64::new(0),
             drawn: Mutex::default(),
             moves: Mutex::default(),
         })
@@ -124,6 +127,16 @@ impl Metrics {
     /// Requests that were not let in: at once, and after they had waited.
     pub fn all_turned_away(&self) -> [u64; 2] {
         self.turned_away.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// Counts a request that was not sent because it had killed replicas.
+    pub fn quarantined(&self) {
+        self.quarantined.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the number of requests that were not sent because they had killed replicas.
+    pub fn all_quarantined(&self) -> u64 {
+        self.quarantined.load(Ordering::Relaxed)
     }
 
     /// How long the balancer has been up.

@@ -5,6 +5,8 @@
 //! | [`session`] | a client's connection: its requests, one after another |
 //! | [`exchange`] | one request: choose, send, relay; what is done when a step fails |
 //! | `admission` | which replica takes a request, and whether it has room; the line before it |
+//! | `binding` | connections to replicas that belong to one client: NTLM, Negotiate, Kerberos |
+//! | `quarantine` | requests that killed replicas and are not sent |
 //! | [`hedge`], [`late`] | one request at a second replica where the first is late |
 //! | [`fan`] | one request at several replicas: at all of them, or for the first success |
 //! | [`rules`] | what is done with which requests: the configuration as it is now |
@@ -18,6 +20,7 @@
 //! | [`timer`], [`clock`], [`gate`], [`peer`], [`error`] | deadlines, dates, limits, clients, failures |
 
 mod admission;
+mod binding;
 pub mod clock;
 pub mod error;
 pub mod exchange;
@@ -29,6 +32,7 @@ pub mod late;
 pub mod message;
 pub mod own;
 pub mod peer;
+mod quarantine;
 pub mod rules;
 pub mod session;
 pub mod timer;
@@ -39,6 +43,7 @@ pub mod upstream;
 pub mod wire;
 
 use std::cell::RefCell;
+use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -67,6 +72,7 @@ use gate::Gate;
 use message::Asked;
 use own::Own;
 use peer::Peer;
+use quarantine::Quarantine;
 use rules::{Live, Rules};
 use session::Session;
 use tls::Certificates;
@@ -86,6 +92,7 @@ pub struct Common {
     live: ArcSwap<Live>,
     since: Instant,
     background: Background,
+    quarantine: Quarantine,
     pool: Arc<Pool>,
     /// When a forwarding loop was last logged, in seconds from 1 on; 0 for never.
     loop_logged: AtomicU64,
@@ -123,6 +130,7 @@ impl Common {
             live: ArcSwap::from_pointee(Live::new(config.clone(), None, Duration::ZERO)),
             since: Instant::now(),
             background: Background::default(),
+            quarantine: Quarantine::default(),
             pool,
             loop_logged: AtomicU64::new(0),
         })
@@ -191,6 +199,7 @@ impl Worker {
                 () = tokio::time::sleep(SWEEP_EVERY) => {
                     self.upstream.sweep();
                     self.shards.sweep();
+                    self.sweep_quarantine();
                 }
             }
         }
@@ -261,6 +270,9 @@ impl Worker {
     /// [`Failure::Connect`].
     async fn connect(&self, replica: &Replica) -> Result<Box<Wire>, Failure> {
         self.upstream.connect(replica).await.map_err(|error| {
+            if error.kind() == io::ErrorKind::ConnectionRefused {
+                replica.note_refused();
+            }
             let failure = Failure::Connect(error);
             if failure.blames_the_replica() && replica.was_unreachable() {
                 self.shared.alarm();

@@ -9,6 +9,7 @@ pub mod matching;
 pub mod placement;
 pub mod policy;
 pub mod pool;
+pub mod quarantine;
 pub mod repeat;
 pub mod table;
 pub mod turns;

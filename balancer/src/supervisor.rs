@@ -376,7 +376,10 @@ impl<R: Runtime> Supervisor<R> {
     fn probe(&mut self, probe: &Probe) {
         let verdict = match probe.error {
             None => Verdict::Good,
-            Some(ProbeError::Refused) => Verdict::Refused,
+            Some(ProbeError::Refused) => {
+                self.handles.note_refused(&probe.hostname);
+                Verdict::Refused
+            }
             Some(_) => Verdict::Bad,
         };
         let why = probe.error.map(|error| Arc::new(error) as Cause);

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::ConfigError;
 use super::check::{must, span, within};
 use super::settings::{ForwardedSettings, RetrySettings};
-use super::value::{Percent, Size};
+use super::value::{Percent, Size, Span};
 
 /// When a request is tried again at another replica.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,6 +22,9 @@ pub struct RetryConfig {
     pub deadline: Duration,
     /// Most bytes of a request's body that are kept so that it can be sent again.
     pub body: usize,
+    /// How long a request that was in flight at two replicas when they died is not sent; zero for
+    /// never.
+    pub quarantine: Duration,
 }
 
 /// What is believed and told of the way of a request.
@@ -53,6 +56,14 @@ pub(super) fn retry(settings: &RetrySettings) -> Result<RetryConfig, ConfigError
         min_per_second: within("retry.min_per_second", min_per_second, 0..=1_000_000)?,
         deadline: span("retry.deadline", settings.deadline, 30)?,
         body: within("retry.body", body, Size(0)..=BODY_MOST)?.0 as usize,
+        quarantine: match settings.quarantine {
+            Some(Span(Duration::ZERO)) => Duration::ZERO,
+            quarantine => span("retry.quarantine", quarantine, 30).map_err(|_bad| {
+                let given = quarantine.unwrap_or(Span(Duration::ZERO));
+                let why = format!("must be 0s (never) or 1ms to 24h, not {given}");
+                must("retry.quarantine", why)
+            })?,
+        },
     })
 }
 

@@ -95,6 +95,7 @@ fn without_settings_the_request_path_has_its_documented_bounds() {
         min_per_second: 10,
         deadline: Duration::from_secs(30),
         body: 65_536,
+        quarantine: Duration::from_secs(30),
     };
     assert_eq!(config.retry, retry);
     assert_eq!(config.forwarded, ForwardedConfig::default());
@@ -125,7 +126,7 @@ fn keys_and_flags_set_the_same() {
          [limits]\nhead = \"1MiB\"\nfields = 10000\ntarget = \"1MiB\"\nbody = \"0\"\n\
          connections = 7\nconnections_per_client = 1\n\
          [retry]\nattempts = 1\nbudget = \"0.5%\"\nmin_per_second = 0\ndeadline = \"4s\"\n\
-         body = \"16MiB\"\n\
+         body = \"16MiB\"\nquarantine = \"0s\"\n\
          [forwarded]\ntrust = [\"10.0.0.0/8\", \"::1\"]\nvia = \"edge-1\"\n\
          rfc7239 = true\nmax_passes = 2\n\
          [tls]\ncertificate = \"c.pem\"\nkey = \"k.pem\"\nlisten = \"127.0.0.1:5443\"\n\
@@ -147,6 +148,7 @@ fn keys_and_flags_set_the_same() {
         "--retry-min-per-second=0",
         "--retry-deadline=4s",
         "--retry-body=16MiB",
+        "--retry-quarantine=0s",
         "--forwarded-trust=10.0.0.0/8,::1",
         "--forwarded-via=edge-1",
         "--forwarded-rfc7239",
@@ -161,6 +163,7 @@ fn keys_and_flags_set_the_same() {
     assert_eq!(config.timeouts.tunnel, Duration::from_secs(180));
     assert_eq!((config.limits.target, config.limits.body), (1 << 20, Some(0)));
     assert_eq!((config.retry.budget, config.retry.body), (0.005, 16 << 20));
+    assert_eq!(config.retry.quarantine, Duration::ZERO);
     let trust: Vec<String> = config.forwarded.trust.iter().map(ToString::to_string).collect();
     assert_eq!(trust, ["10.0.0.0/8", "::1/128"]);
     assert_eq!(config.tls.unwrap().listen, Some(SocketAddr::from(([127, 0, 0, 1], 5443))));
@@ -277,6 +280,10 @@ fn a_value_out_of_bounds_is_refused_with_its_field_and_the_bounds() {
         ("[retry]\nbudget = \"100.5%\"", "'retry.budget' must be 0% to 100%, not 100.5%"),
         ("[retry]\nmin_per_second = 1000001", "'retry.min_per_second' must be 0 to 1000000"),
         ("[retry]\ndeadline = \"0s\"", "'retry.deadline' must be 1ms to 24h"),
+        (
+            "[retry]\nquarantine = \"25h\"",
+            "'retry.quarantine' must be 0s (never) or 1ms to 24h, not 1day 1h",
+        ),
         ("[retry]\nbody = \"17MiB\"", "'retry.body' must be 0B to 16MiB, not 17MiB"),
         ("[forwarded]\nvia = \"\"", "'forwarded.via' must be a name of ASCII letters"),
         ("[forwarded]\nvia = \"a b\"", "'forwarded.via' must be a name of ASCII letters"),
@@ -547,7 +554,7 @@ fn what_changes_while_it_runs_takes_effect_or_is_told() {
         assert_eq!(format!("{config:?}"), format!("{:?}", running()), "{text}");
     }
     let text = "listen = \"127.0.0.1:1\"\npolicy = \"two-choices\"\nkey = \"path\"\n\
-                [limits]\nbody = \"1\"\n[retry]\nattempts = 1\n[forwarded]\nvia = \"x\"\n\
+                [limits]\nbody = \"1\"\n[retry]\nattempts = 1\nquarantine = \"1s\"\n[forwarded]\nvia = \"x\"\n\
                 [timeouts]\nhead = \"1s\"\n[compat]\nunknown_path = true\nhalf_close = true\n\
                 [[route]]\npaths = [\"/x\"]";
     let (config, stays) = checked(text).unwrap().after(running());

@@ -1,6 +1,7 @@
 //! What happens to a fleet: every transition, told once, with its reason.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use super::change::{Cause, Death, chain};
 use super::health::Ejection;
@@ -129,6 +130,15 @@ pub enum What {
     EngineLost(Cause),
     /// It answers again.
     EngineBack,
+    /// A request was in flight at two replicas when they died, and is not sent for a while.
+    Quarantined {
+        /// Its method and path, escaped and shortened.
+        request: String,
+        /// The replicas.
+        replicas: [Hostname; 2],
+        /// How long it is not sent.
+        cool_down: Duration,
+    },
 }
 
 // === impl Event ===
@@ -151,7 +161,7 @@ impl Event {
 
 impl What {
     /// Every [`name`](Self::name) there is.
-    pub const NAMES: [&str; 26] = [
+    pub const NAMES: [&str; 27] = [
         "starting",
         "adopted",
         "ready",
@@ -178,6 +188,7 @@ impl What {
         "scale-failed",
         "engine-lost",
         "engine-back",
+        "quarantined",
     ];
 
     /// What it is called.
@@ -210,6 +221,7 @@ impl What {
             What::ScaleFailed(_) => "scale-failed",
             What::EngineLost(_) => "engine-lost",
             What::EngineBack => "engine-back",
+            What::Quarantined { .. } => "quarantined",
         }
     }
 
@@ -243,6 +255,7 @@ impl What {
             What::ScaleFailed(_) => "fleet could not be scaled; it is tried again",
             What::EngineLost(_) => "replicas cannot be listed; the last table stays",
             What::EngineBack => "replicas can be listed again",
+            What::Quarantined { .. } => "request quarantined",
         }
     }
 
@@ -268,7 +281,8 @@ impl What {
             | What::Scaling { .. }
             | What::ScaleFailed(_)
             | What::EngineLost(_)
-            | What::EngineBack => None,
+            | What::EngineBack
+            | What::Quarantined { .. } => None,
         }
     }
 
@@ -306,6 +320,10 @@ impl What {
             What::Scaling { from, to, reason } => {
                 Some(format!("from {from} to {to} replicas: {reason}"))
             }
+            What::Quarantined { request, replicas: [first, second], cool_down } => Some(format!(
+                "{request} was in flight at {first} and {second} when they died: it is answered \
+                 502 for {cool_down:?}"
+            )),
             What::Starting
             | What::Adopted
             | What::Listed
@@ -332,7 +350,8 @@ impl What {
             | What::Panic { .. }
             | What::RollFailed { .. }
             | What::ScaleFailed(_)
-            | What::EngineLost(_) => true,
+            | What::EngineLost(_)
+            | What::Quarantined { .. } => true,
             What::Starting
             | What::Adopted
             | What::Listed
@@ -388,6 +407,11 @@ mod tests {
             What::ScaleFailed(cause()),
             What::EngineLost(cause()),
             What::EngineBack,
+            What::Quarantined {
+                request: String::new(),
+                replicas: [1, 2].map(|seat| Hostname::of_seat(Seat::new(seat).unwrap())),
+                cool_down: Duration::ZERO,
+            },
         ];
         assert_eq!(all.map(|what| what.name()), What::NAMES);
     }

@@ -308,6 +308,25 @@ impl Roster {
         serving.into_values()
     }
 
+    /// Returns the replicas that are asked as a last resort, when no ready one can answer: those
+    /// that were ready once and run, but are ejected, fail their health checks, or were restarted.
+    /// Replicas that were never ready, are frozen, are told to stop or are switched off are left
+    /// out: they cannot answer, or an operator does not want them to. One a member.
+    pub fn standby(&self) -> impl Iterator<Item = &Hostname> {
+        let mut standby: BTreeMap<MemberId, (&Hostname, &Record)> = BTreeMap::new();
+        for (hostname, record) in self.records.iter().filter(|(_, record)| record.may_stand_by()) {
+            let Some(member) = record.place.member().filter(|member| self.is_on_ring(*member))
+            else {
+                continue;
+            };
+            let is_better = |(_, other): &(_, &Record)| self.is_fit(other) < self.is_fit(record);
+            if standby.get(&member).is_none_or(is_better) {
+                standby.insert(member, (hostname, record));
+            }
+        }
+        standby.into_values().map(|(hostname, _)| hostname)
+    }
+
     /// How many owned replicas there are to be, without spares: those of an `/add` that is not
     /// through among them.
     pub fn size(&self) -> usize {

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::auth::Auth;
 use super::field::Kind;
 use super::head::{BadHead, Head, HeadLimits, Span, StartLine, minor_version};
 use super::{Framing, Options, content_length};
@@ -38,6 +39,8 @@ pub struct Answer {
     pub has_date: bool,
     /// Whether it names the request.
     pub has_id: bool,
+    /// What its challenges do to the connection.
+    pub auth: Auth,
 }
 
 /// Why an answer cannot be passed on though its head can be read.
@@ -99,6 +102,7 @@ impl Answer {
             upgrade: None,
             has_date: false,
             has_id: false,
+            auth: Auth::default(),
         }
     }
 
@@ -132,7 +136,9 @@ impl Answer {
                 Kind::Upgrade => self.upgrade = self.upgrade.or(Some(line.value)),
                 Kind::Date => self.has_date = true,
                 Kind::XRequestId => self.has_id = true,
+                Kind::WwwAuthenticate | Kind::ProxyAuthenticate => self.auth.read(value),
                 Kind::Other
+                | Kind::Authorization
                 | Kind::Expect
                 | Kind::Forwarded
                 | Kind::Hop
@@ -140,6 +146,7 @@ impl Answer {
                 | Kind::KeepAlive
                 | Kind::Lookalike
                 | Kind::MaxForwards
+                | Kind::ProxyAuthorization
                 | Kind::ProxyConnection
                 | Kind::Te
                 | Kind::Trailer

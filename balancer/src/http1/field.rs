@@ -7,6 +7,8 @@ use std::net::Ipv6Addr;
 pub enum Kind {
     /// Any other.
     Other,
+    /// `Authorization`
+    Authorization,
     /// `Connection`
     Connection,
     /// `Content-Length`
@@ -28,6 +30,10 @@ pub enum Kind {
     Lookalike,
     /// `Max-Forwards`
     MaxForwards,
+    /// `Proxy-Authenticate`
+    ProxyAuthenticate,
+    /// `Proxy-Authorization`
+    ProxyAuthorization,
     /// `Proxy-Connection`
     ProxyConnection,
     /// `TE`
@@ -38,6 +44,8 @@ pub enum Kind {
     TransferEncoding,
     /// `Upgrade`
     Upgrade,
+    /// `WWW-Authenticate`
+    WwwAuthenticate,
     /// `X-Forwarded-For`
     XForwardedFor,
     /// `X-Forwarded-Host`
@@ -72,9 +80,13 @@ impl Kind {
             (10, b'k') => ("keep-alive", Self::KeepAlive),
             (12, b'x') => ("x-request-id", Self::XRequestId),
             (12, b'm') => ("max-forwards", Self::MaxForwards),
+            (13, b'a') => ("authorization", Self::Authorization),
             (14, b'c') => ("content-length", Self::ContentLength),
+            (16, b'w') => ("www-authenticate", Self::WwwAuthenticate),
             (16, b'p') => ("proxy-connection", Self::ProxyConnection),
             (17, b't') => ("transfer-encoding", Self::TransferEncoding),
+            (18, b'p') => ("proxy-authenticate", Self::ProxyAuthenticate),
+            (19, b'p') => ("proxy-authorization", Self::ProxyAuthorization),
             _ => return Self::Other,
         };
         if name.eq_ignore_ascii_case(text.as_bytes()) { kind } else { Self::Other }
@@ -114,6 +126,7 @@ impl Kind {
             | Self::TransferEncoding
             | Self::Upgrade => true,
             Self::Other
+            | Self::Authorization
             | Self::Date
             | Self::Expect
             | Self::Forwarded
@@ -121,6 +134,43 @@ impl Kind {
             | Self::Host
             | Self::Lookalike
             | Self::MaxForwards
+            | Self::ProxyAuthenticate
+            | Self::ProxyAuthorization
+            | Self::WwwAuthenticate
+            | Self::XForwardedFor
+            | Self::XForwardedHost
+            | Self::XForwardedOther
+            | Self::XForwardedProto
+            | Self::XRealIp
+            | Self::XRequestId => false,
+        }
+    }
+
+    /// Reports whether `Connection` may name such a field, so that it does not cross (RFC 9110
+    /// 7.6.1): fields without a meaning here, and credentials and challenges. Credentials that do
+    /// not cross authenticate nothing.
+    pub fn may_be_named_away(self) -> bool {
+        match self {
+            Self::Other
+            | Self::Authorization
+            | Self::ProxyAuthenticate
+            | Self::ProxyAuthorization
+            | Self::WwwAuthenticate => true,
+            Self::Connection
+            | Self::ContentLength
+            | Self::Date
+            | Self::Expect
+            | Self::Forwarded
+            | Self::Hop
+            | Self::Host
+            | Self::KeepAlive
+            | Self::Lookalike
+            | Self::MaxForwards
+            | Self::ProxyConnection
+            | Self::Te
+            | Self::Trailer
+            | Self::TransferEncoding
+            | Self::Upgrade
             | Self::XForwardedFor
             | Self::XForwardedHost
             | Self::XForwardedOther
@@ -277,6 +327,11 @@ mod tests {
             ("X-Forwardedly-For", Kind::Other),
             ("X-Real-IPs", Kind::Other),
             ("X-Something-Else", Kind::Other),
+            ("authorization", Kind::Authorization),
+            ("PROXY-authorization", Kind::ProxyAuthorization),
+            ("WWW-Authenticate", Kind::WwwAuthenticate),
+            ("Proxy-Authenticate", Kind::ProxyAuthenticate),
+            ("www-authenticatf", Kind::Other),
             ("Hosts", Kind::Other),
             ("", Kind::Other),
         ] {

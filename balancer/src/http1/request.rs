@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::auth::Auth;
 use super::field::{Kind, is_host, is_token, is_token_byte};
 use super::head::{BadHead, Head, HeadLimits, Line, Span, StartLine, minor_version};
 use super::{Framing, Options, content_length};
@@ -49,6 +50,8 @@ pub struct Request {
     pub has_hop: bool,
     /// `Max-Forwards`, of TRACE and OPTIONS (RFC 9110 7.6.2).
     pub max_forwards: Option<u64>,
+    /// What its credentials do to the connection.
+    pub auth: Auth,
 }
 
 /// Why a request is refused though its head can be read.
@@ -133,6 +136,7 @@ impl Request {
             has_forwarded: false,
             has_hop: false,
             max_forwards: None,
+            auth: Auth::default(),
         }
     }
 
@@ -199,12 +203,15 @@ impl Request {
                     let hops = content_length(self.max_forwards, value);
                     self.max_forwards = Some(hops.ok_or(BadRequest::MaxForwards)?);
                 }
+                Kind::Authorization | Kind::ProxyAuthorization => self.auth.read(value),
                 Kind::Other
                 | Kind::Date
                 | Kind::KeepAlive
                 | Kind::Lookalike
+                | Kind::ProxyAuthenticate
                 | Kind::ProxyConnection
                 | Kind::Trailer
+                | Kind::WwwAuthenticate
                 | Kind::XForwardedHost
                 | Kind::XForwardedOther
                 | Kind::XForwardedProto

@@ -79,6 +79,8 @@ pub struct RouteSum {
     pub took: Duration,
     /// Requests sent to a further replica after a failure.
     pub retries: u64,
+    /// Requests sent to an ejected or failing replica because no ready one could answer.
+    pub last_resort: u64,
     /// Requests sent to a second replica because the first was slow.
     pub hedges: u64,
     /// Those of them where the second answered first.
@@ -99,6 +101,7 @@ struct Numbers {
     /// Nanoseconds would be too many some day.
     microseconds: Count,
     retries: Count,
+    last_resort: Count,
     hedges: Count,
     hedges_won: Count,
     fan_successes: Count,
@@ -185,6 +188,11 @@ impl RouteShard {
         self.numbers.retries.add(1);
     }
 
+    /// Counts a request that is sent to an ejected or failing replica as a last resort.
+    pub fn last_resort(&self) {
+        self.numbers.last_resort.add(1);
+    }
+
     /// A request is sent to a second replica because the first is slow.
     pub fn hedge(&self) {
         self.numbers.hedges.add(1);
@@ -262,6 +270,7 @@ impl Numbers {
         }
         sum.took += Duration::from_micros(self.microseconds.get());
         sum.retries += self.retries.get();
+        sum.last_resort += self.last_resort.get();
         sum.hedges += self.hedges.get();
         sum.hedges_won += self.hedges_won.get();
         sum.fan_successes += self.fan_successes.get();

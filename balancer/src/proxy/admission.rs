@@ -15,6 +15,7 @@ use tracing::debug;
 use super::Worker;
 use super::error::ProxyError;
 use super::exchange::{Exchange, Outcome};
+use super::rules::Route;
 use crate::config::{AdmissionConfig, RouteConfig};
 use crate::routing::choice::Terms;
 use crate::routing::policy::Pick;
@@ -71,6 +72,39 @@ impl Worker {
             }
         }
         Err(Shut::Full)
+    }
+
+    /// Enters a replica that runs but is ejected or fails its health checks, in the order of the
+    /// key's owners. Those that could not be connected to a moment ago come last.
+    #[cold]
+    pub(super) fn enter_last_resort<'t>(
+        &self,
+        route: &Route,
+        table: &'t Table,
+        pick: Pick<'_>,
+        tried: &mut SmallVec<[ReplicaId; 4]>,
+    ) -> Option<(&'t Arc<Replica>, InFlight)> {
+        let standby = table.standby_of(pick.key.as_bytes());
+        let mut standby: SmallVec<[&Arc<Replica>; 8]> =
+            standby.filter(|replica| !tried.contains(&replica.id())).collect();
+        standby.sort_by_key(|replica| self.upstream.shuns(replica.id()));
+        let (replica, in_flight) = standby.into_iter().find_map(|replica| {
+            Some((replica, self.enter_at(&route.config, replica).ok()?))
+        })?;
+        debug!(hostname = %replica.hostname(), "no ready replica can answer: last resort");
+        tried.push(replica.id());
+        route.metrics.last_resort();
+        Some((replica, in_flight))
+    }
+
+    /// Enters this replica, within the limits of what may be in flight.
+    pub(super) fn enter_at(
+        &self,
+        route: &RouteConfig,
+        replica: &Arc<Replica>,
+    ) -> Result<InFlight, NoEntry> {
+        let limits = route.terms(self.admission()).limits;
+        replica.enter_within(limits.map_or(Most::ANY, |limits| limits(replica)))
     }
 
     /// The replica that is asked next, and its share of the load: none that was tried, none without

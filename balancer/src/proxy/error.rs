@@ -63,6 +63,9 @@ pub enum ProxyError {
     /// No replica has room for it, and too many wait already, or it has waited too long.
     #[error("too many requests are under way")]
     Overloaded,
+    /// It was in flight at two replicas when they died, so that it is not sent for a while.
+    #[error("the request was in flight at two replicas when they died, and is not sent for a while")]
+    Quarantined,
     /// Of those that it was sent to, not all succeeded, or none did.
     #[error("{} of the replicas failed", .0.len())]
     Unsent(Vec<Unsent>),
@@ -124,6 +127,9 @@ pub enum Failure {
     /// The client has gone: nobody is left to answer.
     #[error("client has gone")]
     Gone,
+    /// The request was in flight at two replicas when they died. It was not sent.
+    #[error("the request was in flight at two replicas when they died")]
+    Quarantined,
 }
 
 /// Why an answer that was begun could not be finished: all that can be done is not to hide it.
@@ -156,7 +162,10 @@ impl ProxyError {
     pub fn status(&self) -> u16 {
         match self {
             ProxyError::NoReplica | ProxyError::Crowded | ProxyError::Overloaded => 503,
-            ProxyError::Unreachable | ProxyError::Lost | ProxyError::Unsent(_) => 502,
+            ProxyError::Unreachable
+            | ProxyError::Lost
+            | ProxyError::Quarantined
+            | ProxyError::Unsent(_) => 502,
             ProxyError::Late => 504,
             ProxyError::ClientLate => 408,
             ProxyError::TooLarge(_) => 413,
@@ -187,6 +196,7 @@ impl ProxyError {
             | ProxyError::Reserved
             | ProxyError::Loop
             | ProxyError::EndOfWay
+            | ProxyError::Quarantined
             | ProxyError::Unsent(_)
             | ProxyError::UnknownPath(_) => false,
         }
@@ -225,8 +235,15 @@ impl Failure {
             | Failure::ClientTrailer(_)
             | Failure::ClientLate
             | Failure::TooLarge(_)
-            | Failure::Gone => false,
+            | Failure::Gone
+            | Failure::Quarantined => false,
         }
+    }
+
+    /// Reports whether the connection broke after some of the request was sent, as it does when the
+    /// replica dies.
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Failure::Lost(_) | Failure::HeadCut(_))
     }
 
     /// Whether it is the replica that failed, not its client.
@@ -245,7 +262,8 @@ impl Failure {
             | Failure::ClientTrailer(_)
             | Failure::ClientLate
             | Failure::TooLarge(_)
-            | Failure::Gone => false,
+            | Failure::Gone
+            | Failure::Quarantined => false,
         }
     }
 
@@ -270,6 +288,7 @@ impl Failure {
             Failure::ClientLate => Some(ProxyError::ClientLate),
             Failure::TooLarge(limit) => Some(ProxyError::TooLarge(limit)),
             Failure::Gone => None,
+            Failure::Quarantined => Some(ProxyError::Quarantined),
         }
     }
 }

@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use tracing::debug;
 
 use super::admission::{InLine, Shut};
+use super::binding::{Binding, Bound};
 use super::error::{Failure, ProxyError};
 use super::message::Asked;
 use super::rules::{Route, Rules};
@@ -32,7 +33,7 @@ use crate::http1::head::Head;
 use crate::metrics::Code;
 use crate::routing::key::{Key, KeySource, cookie};
 use crate::routing::policy::Pick;
-use crate::routing::table::{InFlight, Replica, ReplicaId, Table};
+use crate::routing::table::{InFlight, NoEntry, Replica, ReplicaId, Table};
 pub use upload::Replay;
 use watch::Watch;
 
@@ -66,7 +67,23 @@ pub struct Exchange<'a> {
     pub client_state: ClientState,
     /// When its head was whole.
     pub began: Instant,
+    /// What the client's connection is bound to.
+    pub binding: &'a mut Binding,
+    /// What has become of its attempts.
+    pub attempts: Attempts,
 }
+
+/// What has become of a request's attempts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Attempts {
+    /// Those whose connection broke after some of the request was sent.
+    lost: usize,
+    /// When the last one began; the first one begins with the exchange.
+    last_began: Option<Instant>,
+}
+
+/// Attempts of one request that may lose their connection. The request may be what kills replicas.
+pub(super) const LOST_MAX: usize = 2;
 
 /// What is known of a client while its request is under way.
 #[derive(Clone, Copy, Debug, Default)]
@@ -111,6 +128,12 @@ pub(super) struct Link {
 impl Exchange<'_> {
     /// Sends the request where its route says, and relays the answer.
     pub async fn run(mut self) -> Outcome {
+        if self.worker.is_quarantined(&self.asked, false) {
+            return Outcome::Fail(ProxyError::Quarantined);
+        }
+        if self.binding.is_idle() && !matches!(self.route.config.send, Send::All(_)) {
+            return Box::pin(self.run_bound()).await;
+        }
         if self.worker.admission().is_some() && !matches!(self.route.config.send, Send::One(_)) {
             // To each of several it goes whatever is in flight there.
             if let Err(outcome) = Box::pin(self.wait_for_all()).await {
@@ -124,6 +147,8 @@ impl Exchange<'_> {
             (Send::One(_), _) => self.run_one().await,
             // Rare: not every connection keeps room for it.
             (Send::All(fan), _) => Box::pin(fan::all(self, fan)).await,
+            // Credentials for one connection mean nothing on others.
+            (Send::First(..), _) if self.asked.request.auth.binds => self.run_one().await,
             (Send::First(fan, among), _) => Box::pin(fan::first(self, fan, *among)).await,
         }
     }
@@ -137,7 +162,7 @@ impl Exchange<'_> {
         let mut table = worker.shared.table();
         self.rules.deposit();
         let mut tried: SmallVec<[ReplicaId; 4]> = SmallVec::new();
-        let mut failed = false;
+        let mut failed: Option<ProxyError> = None;
         let (mut place, mut joins) = (InLine::default(), self.finds_a_line());
         loop {
             let entered = match std::mem::take(&mut joins) {
@@ -146,13 +171,15 @@ impl Exchange<'_> {
             };
             let (replica, in_flight) = match entered {
                 Ok(entered) => entered,
-                Err(Shut::Nobody) => return Outcome::Fail(ProxyError::NoReplica),
+                Err(Shut::Nobody) => {
+                    return Outcome::Fail(failed.unwrap_or(ProxyError::NoReplica));
+                }
                 Err(Shut::Left) => {
                     table = worker.shared.table();
                     continue;
                 }
                 // One that has failed does not wait for others.
-                Err(Shut::Full) if failed => return Outcome::Fail(ProxyError::Overloaded),
+                Err(Shut::Full) if failed.is_some() => return Outcome::Fail(ProxyError::Overloaded),
                 Err(Shut::Full) => match Box::pin(self.wait_for_room(&mut place)).await {
                     Ok(()) => {
                         table = worker.shared.table();
@@ -162,46 +189,108 @@ impl Exchange<'_> {
                 },
             };
             place = InLine::default();
+            if failed.is_some() {
+                self.route.metrics.retry();
+            }
             self.trace(|trace| trace.asked(replica, tried.len()));
             let asked_at = worker.learns().then(Instant::now);
             let failure = match self.ask(replica).await {
                 Ok((link, head)) => {
-                    self.trace(Trace::answered);
-                    if let Some(asked_at) = asked_at {
-                        worker.learn(replica, asked_at.elapsed());
-                    }
-                    worker.note_status(replica, self.answer.status);
-                    self.route.metrics.attempt(replica, Code::of(self.answer.status));
+                    self.note_answer(replica, asked_at);
                     return self.relay(link, head, replica, in_flight).await;
                 }
                 Err(failure) => failure,
             };
-            if failure.blames_the_replica() {
-                worker.note(replica, false);
-            }
-            if matches!(failure, Failure::Late) {
-                worker.learn(replica, Duration::MAX);
-            }
-            self.route.metrics.attempt(replica, failure.code());
-            let hostname = replica.hostname();
-            debug!(%hostname, error = ?failure, tries = tried.len(), "replica failed");
-            if !self.may_go_on(&failure, replica, tried.len(), &table) {
-                let Some(error) = failure.into_error() else { return gone() };
+            self.note_failure(replica, &failure, tried.len());
+            let goes_on = self.may_go_on(&failure, replica, &tried, &table);
+            let Some(error) = failure.into_error() else { return gone() };
+            if !goes_on {
                 return Outcome::Fail(error);
             }
-            self.route.metrics.retry();
-            failed = true;
+            if worker.is_quarantined(&self.asked, true) {
+                return Outcome::Fail(ProxyError::Quarantined);
+            }
+            self.attempts.last_began = Some(Instant::now());
+            failed = Some(error);
         }
     }
 
-    /// The next replica, entered.
-    fn enter<'t>(
+    /// Sends the request over the connection that the client's connection is bound to. It is not
+    /// sent anywhere else: another connection is not authenticated. When it fails, both connections
+    /// end.
+    async fn run_bound(mut self) -> Outcome {
+        let worker = self.worker;
+        let Some(replica) = self.binding.replica() else { return self.run_one().await };
+        self.rules.deposit();
+        // The key is not used, but the client may get a cookie.
+        self.key();
+        let mut place = InLine::default();
+        let in_flight = loop {
+            match worker.enter_at(&self.route.config, &replica) {
+                Ok(in_flight) => break in_flight,
+                Err(NoEntry::Full) => {
+                    if let Err(outcome) = self.wait_for_room(&mut place).await {
+                        return outcome;
+                    }
+                }
+                Err(NoEntry::Closed) => {
+                    drop(self.binding.take());
+                    return Outcome::Fail(ProxyError::Unreachable);
+                }
+            }
+        };
+        let Some(bound) = self.binding.take() else { return self.run_one().await };
+        let Bound { replica, wire } = *bound;
+        self.trace(|trace| trace.asked(&replica, 1));
+        let asked_at = worker.learns().then(Instant::now);
+        match self.ask_over(wire, &replica).await {
+            Ok((link, head)) => {
+                self.note_answer(&replica, asked_at);
+                self.relay(link, head, &replica, in_flight).await
+            }
+            Err(failure) => {
+                self.note_failure(&replica, &failure, 1);
+                failure.into_error().map_or_else(gone, Outcome::Fail)
+            }
+        }
+    }
+
+    /// Notes that the head of an answer has come.
+    fn note_answer(&mut self, replica: &Arc<Replica>, asked_at: Option<Instant>) {
+        self.trace(Trace::answered);
+        if let Some(asked_at) = asked_at {
+            self.worker.learn(replica, asked_at.elapsed());
+        }
+        self.worker.note_status(replica, self.answer.status);
+        self.route.metrics.attempt(replica, Code::of(self.answer.status));
+    }
+
+    /// Notes that an attempt, the `tries`-th, gave no answer.
+    fn note_failure(&self, replica: &Arc<Replica>, failure: &Failure, tries: usize) {
+        if failure.blames_the_replica() {
+            self.worker.note(replica, false);
+        }
+        if matches!(failure, Failure::Late) {
+            self.worker.learn(replica, Duration::MAX);
+        }
+        self.route.metrics.attempt(replica, failure.code());
+        debug!(hostname = %replica.hostname(), error = ?failure, tries, "replica failed");
+    }
+
+    /// Enters the next replica: a ready one, or as a last resort one that runs but is ejected or
+    /// fails its health checks.
+    pub(super) fn enter<'t>(
         &self,
         table: &'t Table,
         pick: Pick<'_>,
         tried: &mut SmallVec<[ReplicaId; 4]>,
     ) -> Result<(&'t Arc<Replica>, InFlight), Shut> {
-        self.worker.enter(&self.route.config, table, pick, tried)
+        match self.worker.enter(&self.route.config, table, pick, tried) {
+            Err(Shut::Nobody) => {
+                self.worker.enter_last_resort(self.route, table, pick, tried).ok_or(Shut::Nobody)
+            }
+            entered => entered,
+        }
     }
 
     /// Notes something for the access log, where there is one.
@@ -235,25 +324,37 @@ impl Exchange<'_> {
         key
     }
 
-    /// Whether another replica may be asked. Where this one has gone for good, that costs nothing
-    /// of the budget: it does not have the request any more, so that nothing is multiplied.
+    /// Reports whether another replica may be asked. Two cases draw nothing from the retry budget,
+    /// because they do not multiply the load: the replica is dead, or it has nothing of the request
+    /// and only replicas are left that get no requests otherwise.
     pub(super) fn may_go_on(
         &self,
         failure: &Failure,
         replica: &Replica,
-        tries: usize,
+        tried: &[ReplicaId],
         table: &Table,
     ) -> bool {
         let retry = &self.route.config.retry;
-        tries < retry.attempts.min(table.ready_count())
+        let is_new = |other: &Arc<Replica>| !tried.contains(&other.id());
+        let is_last_resort = !table.all_ready().any(is_new);
+        tried.len() < retry.attempts
+            && (!is_last_resort || table.all_standby().any(is_new))
             && self.may_repeat(failure)
             && self.began.elapsed() < retry.deadline
-            && (replica.is_dead() || self.rules.withdraw_retry(self.worker.now()))
+            && (replica.is_dead()
+                || (is_last_resort && failure.left_nothing())
+                || self.rules.withdraw_retry(self.worker.now()))
     }
 
-    /// Whether the request may be sent once more after this failure (RFC 9110 9.2.2).
+    /// Reports whether the request may be sent once more after this failure (RFC 9110 9.2.2). After
+    /// connections that broke it is sent once more at most: it may be what kills replicas. What
+    /// authenticates a connection is not sent over another one.
     fn may_repeat(&self, failure: &Failure) -> bool {
-        let safe = failure.left_nothing() || self.asked.request.is_idempotent(self.asked.head);
+        let request = self.asked.request;
+        let safe = failure.left_nothing()
+            || (request.is_idempotent(self.asked.head)
+                && !request.auth.binds
+                && self.attempts.lost < LOST_MAX);
         safe && failure.may_retry() && self.replay.is_whole()
     }
 
@@ -261,13 +362,20 @@ impl Exchange<'_> {
     /// head, once that is there.
     async fn ask(&mut self, replica: &Arc<Replica>) -> Result<(Link, usize), Failure> {
         let upstream = &self.worker.upstream;
-        let idempotent = self.asked.request.is_idempotent(self.asked.head);
-        let kept = poll_fn(|cx| Poll::Ready(upstream.reuse(replica, !idempotent, cx))).await;
+        let request = self.asked.request;
+        // A request that has lost a connection is not sent over one that may have ended, either.
+        let surely = self.attempts.lost > 0 || !request.is_idempotent(self.asked.head);
+        // What authenticates a connection begins on a new one.
+        let kept = match request.auth.binds {
+            true => None,
+            false => poll_fn(|cx| Poll::Ready(upstream.reuse(replica, surely, cx))).await,
+        };
         if let Some(wire) = kept {
             match self.ask_over(wire, replica).await {
                 // The replica closed it while it was idle: that is no failure of its.
                 Err(failure) if self.may_repeat(&failure) => {
                     debug!(error = ?failure, "idle connection was closed");
+                    self.attempts.last_began = Some(Instant::now());
                 }
                 outcome => return outcome,
             }
@@ -279,15 +387,34 @@ impl Exchange<'_> {
     async fn ask_over(
         &mut self,
         mut wire: Box<Wire>,
-        replica: &Replica,
+        replica: &Arc<Replica>,
     ) -> Result<(Link, usize), Failure> {
         wire.begin();
         self.asked.put_request(wire.output(), &self.rules.forwarded, replica.address());
         self.answer_head.clear();
         let mut link = Link::new(wire, self.asked.request.framing);
         let mut watch = Watch::default();
-        let head = poll_fn(|cx| self.poll_ask(cx, &mut link, &mut watch, replica)).await?;
-        Ok((link, head))
+        match poll_fn(|cx| self.poll_ask(cx, &mut link, &mut watch, replica)).await {
+            Ok(head) => Ok((link, head)),
+            Err(failure) => {
+                if failure.is_loss() {
+                    self.attempts.lost += 1;
+                    self.note_loss(replica);
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Notes that the last attempt lost its connection before its answer was whole.
+    fn note_loss(&self, replica: &Arc<Replica>) {
+        let sent_at = self.attempts.last_began.unwrap_or(self.began);
+        self.worker.loses(&self.asked, replica, sent_at);
+    }
+
+    /// Notes how many connections were lost by attempts that were made elsewhere.
+    pub(super) fn note_lost(&mut self, lost: usize) {
+        self.attempts.lost = lost;
     }
 }
 

@@ -202,6 +202,17 @@ impl Work {
         first.into_iter().chain(last).take(most).cloned().collect()
     }
 
+    /// Returns replicas that run but are ejected or fail their health checks, in the order of the
+    /// key's owners, without those in `asked`.
+    fn last_resort(&self, among: Option<usize>, asked: &[Arc<Replica>]) -> Vec<Arc<Replica>> {
+        let table = self.worker.shared.table();
+        let is_new = |replica: &&Arc<Replica>| asked.iter().all(|other| other.id() != replica.id());
+        let standby = table.standby_of(self.key.as_bytes()).filter(is_new);
+        let standby: Vec<_> = standby.take(among.unwrap_or(usize::MAX)).cloned().collect();
+        standby.iter().for_each(|_| self.route.metrics.last_resort());
+        standby
+    }
+
     async fn send_to_all(self, replicas: Vec<Arc<Replica>>, tell: Tell<Box<Held>>) {
         // The answer of the first owner that has succeeded so far: no other is kept.
         let best: RefCell<Option<(usize, Box<Held>)>> = RefCell::default();
@@ -269,21 +280,34 @@ impl Work {
         let tell = RefCell::new(Some(tell));
         let mut round = 1;
         let error = loop {
-            let replicas = self.replicas(among, turn.wrapping_add(round as usize - 1));
+            let mut replicas = self.replicas(among, turn.wrapping_add(round as usize - 1));
+            if replicas.is_empty() {
+                replicas = self.last_resort(among, &[]);
+            }
             if replicas.is_empty() && (round == 1 || round >= self.fan.attempts) {
                 break ProxyError::NoReplica;
             }
             let tried = replicas.iter().map(|replica| self.try_one(replica, round, &tell));
-            let failed: Vec<Unsent> = join_all(tried).await.into_iter().flatten().collect();
+            let mut failed: Vec<Unsent> = join_all(tried).await.into_iter().flatten().collect();
             // Somebody has succeeded.
             if tell.borrow().is_none() {
                 return;
             }
             let gone = || tell.borrow().as_ref().is_none_or(oneshot::Sender::is_closed);
-            if round >= self.fan.attempts || !self.pause(round, None, gone).await {
-                break ProxyError::Unsent(failed);
+            if round < self.fan.attempts {
+                if !self.pause(round, None, gone).await {
+                    break ProxyError::Unsent(failed);
+                }
+                round += 1;
+                continue;
             }
-            round += 1;
+            let standby = self.last_resort(among, &replicas);
+            let tried = standby.iter().map(|replica| self.try_one(replica, round, &tell));
+            failed.extend(join_all(tried).await.into_iter().flatten());
+            if tell.borrow().is_none() {
+                return;
+            }
+            break ProxyError::Unsent(failed);
         };
         if let Some(tell) = tell.take() {
             let _told = tell.send(Err(error)).is_ok();

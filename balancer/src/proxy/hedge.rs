@@ -50,13 +50,24 @@ impl Exchange<'_> {
         request.is_idempotent(self.asked.head)
             && matches!(request.framing, Framing::None | Framing::Length(0))
             && request.upgrade.is_none()
+            && !request.auth.binds
     }
 
-    /// The next replica that is asked, entered.
-    fn enter_next(&self, pick: Pick<'_>, tried: &mut Tried) -> Result<Entered, Shut> {
+    /// Enters the next replica. `last_resort` tells that it may be one that is ejected or fails its
+    /// health checks.
+    fn enter_next(
+        &self,
+        pick: Pick<'_>,
+        tried: &mut Tried,
+        last_resort: bool,
+    ) -> Result<Entered, Shut> {
         loop {
             let table = self.worker.shared.table();
-            match self.worker.enter(&self.route.config, &table, pick, tried) {
+            let entered = match last_resort {
+                true => self.enter(&table, pick, tried),
+                false => self.worker.enter(&self.route.config, &table, pick, tried),
+            };
+            match entered {
                 Ok((replica, in_flight)) => return Ok((Arc::clone(replica), in_flight)),
                 // It is passed over.
                 Err(Shut::Left) => {}
@@ -71,7 +82,7 @@ impl Exchange<'_> {
         loop {
             let entered = match std::mem::take(&mut joins) {
                 true => Err(Shut::Full),
-                false => self.enter_next(pick, tried),
+                false => self.enter_next(pick, tried, true),
             };
             match entered {
                 Ok(entered) => return Ok(entered),
@@ -138,9 +149,10 @@ pub(super) async fn run(mut exchange: Exchange<'_>, hedging: &Hedging) -> Outcom
                 if !asked.is_empty() {
                     continue;
                 }
+                exchange.note_lost(letter.lost());
                 let table = worker.shared.table();
-                let next = match exchange.may_go_on(&failure, &replica, tried.len(), &table) {
-                    true => exchange.enter_next(pick, &mut tried).ok(),
+                let next = match exchange.may_go_on(&failure, &replica, &tried, &table) {
+                    true => exchange.enter_next(pick, &mut tried, true).ok(),
                     false => None,
                 };
                 match next {
@@ -154,8 +166,9 @@ pub(super) async fn run(mut exchange: Exchange<'_>, hedging: &Hedging) -> Outcom
             }
             Event::Late => {
                 is_late = true;
-                let second = match hedging.withdraw(worker.now()) {
-                    true => exchange.enter_next(pick, &mut tried).ok(),
+                // After a loss there is one attempt more, which is under way.
+                let second = match letter.lost() == 0 && hedging.withdraw(worker.now()) {
+                    true => exchange.enter_next(pick, &mut tried, false).ok(),
                     false => None,
                 };
                 if let Some((replica, _)) = &second {

@@ -74,6 +74,26 @@ enum Broken {
     Response(#[from] http::Error),
     #[error("the client does not take its answer")]
     Late,
+    #[error("the replica authenticates connections, which takes HTTP/1.1")]
+    Http11Required,
+}
+
+// === impl Broken ===
+
+impl Broken {
+    /// Returns the code of the reset.
+    fn reason(&self) -> Reason {
+        match self {
+            Broken::Http11Required => Reason::HTTP_1_1_REQUIRED,
+            Broken::H2(_)
+            | Broken::Pipe(_)
+            | Broken::Head(_)
+            | Broken::Answer(_)
+            | Broken::Chunk(_)
+            | Broken::Response(_)
+            | Broken::Late => Reason::INTERNAL_ERROR,
+        }
+    }
 }
 
 // === impl Held ===
@@ -264,7 +284,7 @@ async fn one(
     };
     if let Err(error) = bridged.await {
         debug!(?error, "HTTP/2 request broke off");
-        respond.send_reset(Reason::INTERNAL_ERROR);
+        respond.send_reset(error.reason());
     }
 }
 
@@ -392,6 +412,11 @@ async fn download(
             }
         }
     };
+    // Requests of many streams share a client's connection, so that it cannot be authenticated as a
+    // whole. A browser asks again over HTTP/1.1 (RFC 9113 7), as it does with IIS.
+    if matches!(answer.status, 401 | 407) && answer.auth.binds_only() {
+        return Err(Broken::Http11Required);
+    }
     let response = response(&head, &answer, &wire.borrow().input()[..length])?;
     wire.borrow_mut().consume(length);
     let mut body = Body::new(answer.framing);

@@ -149,17 +149,21 @@ impl Asked<'_> {
             }
             kind if kind.is_hop_by_hop() => Crosses::Not,
             Kind::Other
+            | Kind::Authorization
             | Kind::Connection
             | Kind::ContentLength
             | Kind::Date
             | Kind::Expect
             | Kind::Hop
             | Kind::KeepAlive
+            | Kind::ProxyAuthenticate
+            | Kind::ProxyAuthorization
             | Kind::ProxyConnection
             | Kind::Te
             | Kind::Trailer
             | Kind::TransferEncoding
             | Kind::Upgrade
+            | Kind::WwwAuthenticate
             | Kind::XForwardedHost
             | Kind::XForwardedOther
             | Kind::XForwardedProto
@@ -297,7 +301,7 @@ impl Asked<'_> {
 /// crosses all the same (RFC 9110 7.6.1: such a field must not be named): what was understood and
 /// what is sent would differ.
 fn is_named_away(line: &Line, options: &Options, head: &[u8]) -> bool {
-    line.kind == Kind::Other && options.names(head, line.name.of(head))
+    line.kind.may_be_named_away() && options.names(head, line.name.of(head))
 }
 
 fn put_status(out: &mut Vec<u8>, status: u16, reason: Span, bytes: &[u8]) {

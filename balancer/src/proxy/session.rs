@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use tracing::debug;
 
 use super::Worker;
+use super::binding::Binding;
 use super::error::ProxyError;
-use super::exchange::{ClientState, Exchange, Outcome, Replay, discard};
+use super::exchange::{Attempts, ClientState, Exchange, Outcome, Replay, discard};
 use super::message::{Asked, put_connection, put_framing};
 use super::own::Own;
 use super::own::answer::answer;
@@ -47,6 +48,8 @@ pub struct Session {
     /// Its place among those that are woken when the balancer stops.
     resting: Option<usize>,
     waits: Waits,
+    /// The replica's connection that belongs to this one, if any.
+    binding: Binding,
 }
 
 /// What the timer is set for, while no request is under way.
@@ -88,6 +91,7 @@ impl Session {
             answer: Answer::new(),
             resting: None,
             waits: Waits::Head,
+            binding: Binding::None,
         }
     }
 
@@ -143,6 +147,9 @@ impl Session {
                     Err(bad) => return Poll::Ready(Err(NoHead::Bad(ProxyError::Head(bad)))),
                 }
             } else if self.worker.shared.is_stopping() && !self.wire.stream().is_pipe() {
+                return Poll::Ready(Err(NoHead::End));
+            } else if self.binding.has_ended(cx) {
+                debug!(client = self.peer.text(), "authenticated connection to the replica ended");
                 return Poll::Ready(Err(NoHead::End));
             }
             match self.wire.poll_fill(cx) {
@@ -223,6 +230,8 @@ impl Session {
                         issued: None,
                         client_state: ClientState::default(),
                         began,
+                        binding: &mut self.binding,
+                        attempts: Attempts::default(),
                     };
                     exchange.run().await
                 }
@@ -243,7 +252,10 @@ impl Session {
         debug!(%error, path = ?String::from_utf8_lossy(self.request.path(head)), "request failed");
         // What is left of the request must not be taken for the next one.
         let whole = !error.ends_connection() && discard(&mut body, &mut self.wire) == Ok(true);
-        let close = !whole || !self.request.wants_more() || worker.shared.is_stopping();
+        let close = !whole
+            || !self.request.wants_more()
+            || self.binding.is_taken()
+            || worker.shared.is_stopping();
         let to_head = self.request.method.of(head) == b"HEAD";
         let keep_alive = self.request.minor == 0;
         self.put_failure(&error, Some(&id), close, keep_alive, to_head);

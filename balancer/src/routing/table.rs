@@ -29,8 +29,12 @@ pub struct Replica {
     /// Failures of real requests since the last that went well.
     failures: AtomicU32,
     unreachable: AtomicBool,
+    /// It refused a connection since its last loss (see `quarantine`).
+    refused: AtomicBool,
     closed: AtomicBool,
     dead: AtomicBool,
+    /// It is given up because it is frozen, not because it ended.
+    frozen: AtomicBool,
     on_idle: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
@@ -68,6 +72,9 @@ pub struct Table {
     turns: OnceLock<Turns>,
     listing: Vec<Hostname>,
     pool: Arc<Pool>,
+    /// By index of member: the replica that runs and was ready, but is ejected or fails its health
+    /// checks, where the member has no ready one. Empty where there is none at all.
+    standby: Vec<Option<Arc<Replica>>>,
     /// Replicas that take no new requests, and may have old ones.
     resting: Vec<Arc<Replica>>,
     /// The shares of those that are ready.
@@ -102,8 +109,10 @@ impl Replica {
             aimd: Aimd::default(),
             failures: AtomicU32::new(0),
             unreachable: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             dead: AtomicBool::new(false),
+            frozen: AtomicBool::new(false),
             on_idle: OnceLock::new(),
         }
     }
@@ -194,6 +203,17 @@ impl Replica {
         self.dead.load(Ordering::Relaxed)
     }
 
+    /// Gives it up because it is frozen: it will not answer, but it has not ended.
+    pub fn give_up_frozen(&self) {
+        self.frozen.store(true, Ordering::Relaxed);
+        self.give_up();
+    }
+
+    /// Reports whether it is known to have ended.
+    pub fn has_ended(&self) -> bool {
+        self.is_dead() && !self.frozen.load(Ordering::Relaxed)
+    }
+
     /// A real request went well.
     pub fn went_well(&self) {
         // Most of the time there is nothing to write, and so nothing to share between threads.
@@ -225,6 +245,21 @@ impl Replica {
     /// Whether it could not be connected to since the last call.
     pub fn take_unreachable(&self) -> bool {
         self.unreachable.load(Ordering::Relaxed) && self.unreachable.swap(false, Ordering::Relaxed)
+    }
+
+    /// Notes that it refused a connection: no process listens at its address.
+    pub fn note_refused(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Reports whether it refused a connection since [`clear_refused`](Self::clear_refused).
+    pub fn has_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Forgets that it refused a connection.
+    pub fn clear_refused(&self) {
+        self.refused.store(false, Ordering::Relaxed);
     }
 
     fn tell_idle(&self) {
@@ -288,8 +323,25 @@ impl Table {
             turns: OnceLock::new(),
             listing,
             pool: Arc::clone(pool),
+            standby: Vec::new(),
             resting,
         }
+    }
+
+    /// Adds the replicas that are asked as a last resort, when no ready one can answer: those that
+    /// run but are ejected or fail their health checks. Those of members with a ready replica are
+    /// left out.
+    pub fn with_standby(mut self, standby: impl IntoIterator<Item = Arc<Replica>>) -> Self {
+        for replica in standby {
+            let members = self.placement.members();
+            let index = members.binary_search_by_key(&replica.member, |member| member.id);
+            let Ok(index) = index else { continue };
+            if self.ready[index].is_none() {
+                self.standby.resize(self.ready.len(), None);
+                self.standby[index] = Some(replica);
+            }
+        }
+        self
     }
 
     /// What all replicas have together.
@@ -299,7 +351,8 @@ impl Table {
 
     /// What the ready replicas have together.
     pub fn load(&self) -> Load {
-        let resting: usize = self.resting.iter().map(|replica| replica.in_flight()).sum();
+        let apart = self.resting.iter().chain(self.all_standby());
+        let resting: usize = apart.map(|replica| replica.in_flight()).sum();
         Load { in_flight: self.pool.in_flight().saturating_sub(resting), share: self.share }
     }
 
@@ -321,6 +374,18 @@ impl Table {
     /// All ready replicas, by member.
     pub fn all_ready(&self) -> impl Iterator<Item = &Arc<Replica>> {
         self.ready.iter().flatten()
+    }
+
+    /// Returns the replicas that are asked as a last resort, by member.
+    pub fn all_standby(&self) -> impl Iterator<Item = &Arc<Replica>> {
+        self.standby.iter().flatten()
+    }
+
+    /// Returns the replicas that are asked as a last resort, in the order of the owners of `key`.
+    pub fn standby_of(&self, key: &[u8]) -> impl Iterator<Item = &Arc<Replica>> {
+        // Look-ups of a placement may be expensive; mostly there is nothing to look for.
+        let owners = (!self.standby.is_empty()).then(|| self.placement.owners(key));
+        owners.into_iter().flatten().filter_map(|member| self.standby.get(member)?.as_ref())
     }
 
     /// How many replicas are ready.

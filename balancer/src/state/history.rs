@@ -75,16 +75,15 @@ impl History {
     /// Takes an event that happened just now.
     pub fn push(&self, event: &Event) {
         let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        // Numbers are given under the lock: events come from the supervisor and from workers.
+        let mut past = self.past();
         let id = *self.last.borrow() + 1;
         let entry = Entry::new(id, time, event);
-        {
-            let mut past = self.past();
-            past.counts.add(event);
-            past.counts.respawns += u64::from(past.losses.makes_good(event));
-            past.entries.push_back(Arc::new(entry));
-            if past.entries.len() > KEPT {
-                past.entries.pop_front();
-            }
+        past.counts.add(event);
+        past.counts.respawns += u64::from(past.losses.makes_good(event));
+        past.entries.push_back(Arc::new(entry));
+        if past.entries.len() > KEPT {
+            past.entries.pop_front();
         }
         self.last.send_replace(id);
     }

@@ -69,14 +69,26 @@ impl Handles {
         self.by_name.get(hostname)?.replica.as_ref()
     }
 
+    /// Notes that a replica refused the connection of a probe: no process listens at its address.
+    pub(super) fn note_refused(&self, hostname: &Hostname) {
+        if let Some(replica) = self.replica(hostname) {
+            replica.note_refused();
+        }
+    }
+
     fn pool(&self) -> &Arc<Pool> {
         &self.pool
     }
 
-    /// The replicas with requests in flight, but for those that serve: who leaves the table with
-    /// none gets none any more.
-    fn all_but(&mut self, serving: &[Arc<Replica>]) -> Vec<Arc<Replica>> {
-        let serving: BTreeSet<ReplicaId> = serving.iter().map(|replica| replica.id()).collect();
+    /// Returns the replicas outside the table that still have requests in flight: they get no new
+    /// ones.
+    fn all_but(
+        &mut self,
+        serving: &[Arc<Replica>],
+        standby: &[Arc<Replica>],
+    ) -> Vec<Arc<Replica>> {
+        let in_table = serving.iter().chain(standby);
+        let serving: BTreeSet<ReplicaId> = in_table.map(|replica| replica.id()).collect();
         self.made.retain(|replica| replica.strong_count() > 0);
         let made = self.made.iter().filter_map(Weak::upgrade);
         let busy = made.filter(|replica| replica.in_flight() > 0);
@@ -135,9 +147,9 @@ impl Handles {
             }
             let Some(handle) = self.by_name.get_mut(hostname) else { continue };
             if roster.is_frozen(hostname) {
-                // Who waits for it had better ask another; if it wakes up, it is as good as new.
+                // Requests that wait for it go to other replicas; if it wakes up, it is as good as new.
                 if let Some(replica) = handle.replica.take() {
-                    replica.give_up();
+                    replica.give_up_frozen();
                 }
                 continue;
             }
@@ -190,9 +202,12 @@ impl<R: Runtime> Supervisor<R> {
         }
         let serving = self.roster.serving().filter_map(|name| self.handles.replica(name).cloned());
         let serving: Vec<Arc<Replica>> = serving.collect();
-        let resting = self.handles.all_but(&serving);
+        let standby = self.roster.standby().filter_map(|name| self.handles.replica(name).cloned());
+        let standby: Vec<Arc<Replica>> = standby.collect();
+        let resting = self.handles.all_but(&serving, &standby);
         let (placement, listing) = (Arc::clone(&self.placement), self.roster.listing());
-        let table = Table::new(self.handles.pool(), placement, serving, resting, listing);
+        let table = Table::new(self.handles.pool(), placement, serving, resting, listing)
+            .with_standby(standby);
         self.shared.publish(table);
         self.published = Some(self.roster.revision());
         // Only now: it takes as long as a build does.

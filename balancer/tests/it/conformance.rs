@@ -3,6 +3,7 @@
 //! parser, and each that it should refuse must leave no trace at the replica.
 
 mod answers;
+pub(crate) mod binding;
 mod bodies;
 mod chunks;
 pub(crate) mod client;

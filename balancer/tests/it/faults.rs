@@ -7,6 +7,7 @@
 //! | events lost, late, doubled, too many | [`events`] |
 //! | answers 500, 409, 404, 304, cut, lost; names taken | [`answers`] |
 //! | replica killed, ends by itself, out of memory | [`deaths`], `docker`, `docker::look`, `fleet` |
+//! | requests that kill replicas | [`deadly`] |
 //! | exit loops, starts that never end | `fleet`, `heal::status`, `heal::undo` |
 //! | hung, paused, woken up too late | `heal::hung`, `docker::look` |
 //! | slow starts, ports that never open | [`deaths`], `heal::status` |
@@ -28,6 +29,7 @@
 
 mod answers;
 mod crowd;
+mod deadly;
 mod deaths;
 mod descriptors;
 mod events;

@@ -3,6 +3,7 @@
 
 mod events;
 mod hung;
+mod last_resort;
 mod listed;
 mod many;
 mod outliers;

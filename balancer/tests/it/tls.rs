@@ -1,5 +1,6 @@
 //! TLS and HTTP/2 at the front, by real clients of both.
 
+mod binding;
 mod flow;
 mod http1;
 pub(crate) mod http2;

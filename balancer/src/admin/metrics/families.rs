@@ -30,6 +30,7 @@ pub(super) fn all(
     families.extend(fleet(&shared.table(), status));
     families.extend(history(&shared.history().all_counts()));
     families.extend(admission(shared));
+    families.push(quarantined(shared));
     families.extend(ring(shared, placement));
     families.extend(balancer(shared));
     if let Some(process) = process::read() {
@@ -66,10 +67,15 @@ fn requests(routes: &[(String, RouteSum)]) -> [Family; 3] {
     [ended, duration, in_flight]
 }
 
-fn retries(routes: &[(String, RouteSum)]) -> [Family; 3] {
+fn retries(routes: &[(String, RouteSum)]) -> [Family; 4] {
     let mut retries = Family::counter(
         "balancer_retries",
         "Requests sent to a further replica after one had failed.",
+    );
+    let mut last_resort = Family::counter(
+        "balancer_last_resort",
+        "Requests sent to a replica that is ejected or fails its health checks, because no ready \
+         one could answer.",
     );
     let mut hedges = Family::counter(
         "balancer_hedges",
@@ -81,10 +87,11 @@ fn retries(routes: &[(String, RouteSum)]) -> [Family; 3] {
     );
     for (route, sum) in routes {
         retries.push(&[("route", route)], sum.retries);
+        last_resort.push(&[("route", route)], sum.last_resort);
         hedges.push(&[("route", route)], sum.hedges);
         hedges_won.push(&[("route", route)], sum.hedges_won);
     }
-    [retries, hedges, hedges_won]
+    [retries, last_resort, hedges, hedges_won]
 }
 
 fn attempts(replicas: &[ReplicaSum]) -> Family {
@@ -231,6 +238,15 @@ fn admission(shared: &Shared) -> [Family; 3] {
         }
     }
     [refused, waiting.with(&[], shared.pool().waiting()), limits]
+}
+
+fn quarantined(shared: &Shared) -> Family {
+    Family::counter(
+        "balancer_quarantined_requests",
+        "Requests that were not sent to a replica because they had been in flight at two when those \
+         died.",
+    )
+    .with(&[], shared.metrics().all_quarantined())
 }
 
 fn ring(shared: &Shared, name: &str) -> [Family; 5] {

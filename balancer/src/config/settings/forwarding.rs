@@ -35,6 +35,16 @@ pub struct RetrySettings {
     /// 64KiB]
     #[arg(id = "retry-body", long, env = "BALANCER_RETRY_BODY", value_name = "SIZE")]
     pub body: Option<Size>,
+
+    /// Time for which a request (method and target) that was in flight at two replicas when they
+    /// died within a minute is answered 502 without an attempt; 0s: never [default: 30s]
+    #[arg(
+        id = "retry-quarantine",
+        long,
+        env = "BALANCER_RETRY_QUARANTINE",
+        value_name = "DURATION"
+    )]
+    pub quarantine: Option<Span>,
 }
 
 /// `[forwarded]`
@@ -77,7 +87,7 @@ pub struct ForwardedSettings {
 
 impl RetrySettings {
     pub(super) fn or(self, other: Self) -> Self {
-        first_of!(self, other; attempts, budget, min_per_second, deadline, body;)
+        first_of!(self, other; attempts, budget, min_per_second, deadline, body, quarantine;)
     }
 }
 

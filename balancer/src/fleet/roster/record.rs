@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::overload::Off;
 use super::{ChangeId, Tick};
 use crate::fleet::change::{Cause, Death};
-use crate::fleet::health::{Health, HealthTrack};
-use crate::fleet::observed::{Observed, Place};
+use crate::fleet::health::{Ejection, Health, HealthTrack};
+use crate::fleet::observed::{Observed, Place, Trouble};
 use crate::fleet::plan::Phase;
 use crate::fleet::release::Release;
 use crate::fleet::seat::Seat;
@@ -114,6 +114,27 @@ impl Record {
 
     pub(super) fn is_ready(&self) -> bool {
         self.phase == Phase::Up && self.standing == Health::Ready
+    }
+
+    /// Reports whether it may be asked as a last resort: see [`Roster::standby`].
+    ///
+    /// [`Roster::standby`]: super::Roster::standby
+    pub(super) fn may_stand_by(&self) -> bool {
+        let is_failing = match self.standing {
+            Health::Ejected(
+                Ejection::Trouble(Trouble::Unhealthy)
+                | Ejection::Probes
+                | Ejection::Refused
+                | Ejection::Errors,
+            ) => self.phase == Phase::Up,
+            Health::Ejected(Ejection::Trouble(Trouble::Paused | Trouble::Stopping))
+            | Health::Ready => false,
+            // It was ready before it was restarted.
+            Health::Starting => {
+                matches!(self.phase, Phase::Starting { .. }) && self.joined.is_some()
+            }
+        };
+        is_failing && self.change.is_none() && self.is_enabled()
     }
 
     pub(super) fn is_enabled(&self) -> bool {

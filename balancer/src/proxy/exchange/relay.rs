@@ -50,7 +50,8 @@ impl Exchange<'_> {
             return Outcome::Fail(ProxyError::UnknownPath(path));
         }
         let framing = self.framing();
-        let close = self.closes(&link, framing);
+        let binds = self.binds();
+        let close = self.closes(&link, framing) || (binds && self.ends_with_answer(replica));
         self.put_head(&link.wire.input()[..head], framing, close);
         link.wire.consume(head);
         if status == 101 {
@@ -63,11 +64,13 @@ impl Exchange<'_> {
         let mut down = Download { body: Body::new(self.answer.framing), writer, ended: false };
         match poll_fn(|cx| self.poll_relay(cx, &mut link, &mut down, &mut watch)).await {
             Ok(()) => {
+                self.worker.survives(&self.asked);
                 let whole = link.flushed && self.body.is_ended();
                 if self.answer.framing != Framing::UntilClose {
                     self.keep(link, replica);
                 }
-                match (whole, close) {
+                // A connection that could not be kept is not followed by another one.
+                match (whole, close || (binds && !self.binding.is_idle())) {
                     (true, false) => Outcome::Keep,
                     (true, true) => Outcome::Close,
                     (false, _) => Outcome::Linger,
@@ -77,6 +80,9 @@ impl Exchange<'_> {
             Err(broken) => {
                 let hostname = replica.hostname();
                 debug!(%hostname, error = ?broken, "answer broke off");
+                if matches!(broken, Broken::Cut(_)) {
+                    self.note_loss(replica);
+                }
                 Box::pin(self.cut(&broken, framing)).await;
                 Outcome::Abort
             }
@@ -159,9 +165,26 @@ impl Exchange<'_> {
         self.asked.put_answer(out, self.answer, self.answer_head, bytes, &reply);
     }
 
-    /// Keeps a connection on which nothing is left of this request and its answer.
-    fn keep(&self, link: Link, replica: &Arc<Replica>) {
-        if self.answer.keeps && link.flushed && link.wire.input().is_empty() {
+    /// Reports whether the replica's connection belongs to the client's: it did before, or the
+    /// request or the answer authenticates it.
+    fn binds(&self) -> bool {
+        self.asked.request.auth.binds || self.answer.auth.binds || self.binding.is_taken()
+    }
+
+    /// Reports whether a connection that belongs to the client ends after the answer.
+    fn ends_with_answer(&self, replica: &Replica) -> bool {
+        !self.answer.keeps || self.answer.framing == Framing::UntilClose || replica.is_closed()
+    }
+
+    /// Keeps a connection on which nothing is left of this request and its answer: for this client
+    /// if the connection belongs to it, otherwise for all.
+    fn keep(&mut self, link: Link, replica: &Arc<Replica>) {
+        if !self.answer.keeps || !link.flushed || !link.wire.input().is_empty() {
+            return;
+        }
+        if self.binds() {
+            self.binding.bind(replica, link.wire);
+        } else {
             self.worker.upstream.keep(replica, link.wire, Instant::now());
         }
     }

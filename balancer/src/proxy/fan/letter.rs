@@ -1,5 +1,6 @@
 //! A whole request, sent to one replica or another, and the answer that came.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use tracing::debug;
 
 use super::super::Worker;
 use super::super::error::{Broken, Failure};
+use super::super::exchange::LOST_MAX;
 use super::super::exchange::upload::poll_answer;
 use super::super::exchange::watch::{Waits, Watch};
 use super::super::message::Asked;
@@ -39,6 +41,8 @@ pub(in super::super) struct Letter {
     peer: Peer,
     id: RequestId,
     body: Bytes,
+    /// Attempts whose connection broke after some of the request was sent.
+    lost: Cell<usize>,
 }
 
 /// An answer whose head is there.
@@ -106,6 +110,7 @@ impl Letter {
             peer: asked.peer.clone(),
             id: asked.id.clone(),
             body,
+            lost: Cell::new(0),
         }
     }
 
@@ -114,10 +119,16 @@ impl Letter {
         Asked { request, head, lines, peer, id }
     }
 
+    /// Returns the number of attempts whose connection broke.
+    pub(in super::super) fn lost(&self) -> usize {
+        self.lost.get()
+    }
+
     /// Sends it to one replica: until the head of the answer is there.
     ///
     /// # Errors
-    /// [`Failure`]: as for any request, but the client is never to blame.
+    /// [`Failure`]: as for any request, but the client is never to blame. [`Failure::Quarantined`]
+    /// when it has killed replicas: then it is not sent.
     pub(in super::super) async fn send(
         &self,
         worker: &Worker,
@@ -125,20 +136,52 @@ impl Letter {
         timeouts: &Timeouts,
         replica: &Arc<Replica>,
     ) -> Result<Sent, Failure> {
+        if worker.is_quarantined(&self.asked(), true) {
+            return Err(Failure::Quarantined);
+        }
         let idempotent = self.request.is_idempotent(&self.head);
         let upstream = &worker.upstream;
-        let kept = poll_fn(|cx| Poll::Ready(upstream.reuse(replica, !idempotent, cx))).await;
+        let surely = !idempotent || self.lost() > 0;
+        // What authenticates a connection begins on a new one.
+        let kept = match self.request.auth.binds {
+            true => None,
+            false => poll_fn(|cx| Poll::Ready(upstream.reuse(replica, surely, cx))).await,
+        };
         if let Some(wire) = kept {
-            match self.send_over(wire, rules, timeouts, replica).await {
+            let may_repeat = |failure: &Failure| {
+                let again = idempotent && failure.may_retry() && self.lost() < LOST_MAX;
+                failure.left_nothing() || again
+            };
+            match self.send_noted(wire, worker, rules, timeouts, replica).await {
                 // The replica closed it while it was idle: that is no failure of its.
-                Err(failure) if failure.left_nothing() || (idempotent && failure.may_retry()) => {
+                Err(failure) if may_repeat(&failure) => {
                     debug!(error = ?failure, "idle connection was closed");
                 }
                 outcome => return outcome,
             }
         }
         let wire = worker.connect(replica).await?;
-        self.send_over(wire, rules, timeouts, replica).await
+        self.send_noted(wire, worker, rules, timeouts, replica).await
+    }
+
+    /// Sends it over a connection, and notes when that is lost.
+    async fn send_noted(
+        &self,
+        wire: Box<Wire>,
+        worker: &Worker,
+        rules: &Rules,
+        timeouts: &Timeouts,
+        replica: &Arc<Replica>,
+    ) -> Result<Sent, Failure> {
+        let sent_at = Instant::now();
+        let sent = self.send_over(wire, rules, timeouts, replica).await;
+        if let Err(failure) = &sent
+            && failure.is_loss()
+        {
+            self.lost.set(self.lost() + 1);
+            worker.loses(&self.asked(), replica, sent_at);
+        }
+        sent
     }
 
     async fn send_over(
@@ -245,6 +288,7 @@ impl Sent {
         let bytes = self.wire.input()[..self.length].to_vec();
         let body = self.read_body(&work.route.config.timeouts, Some(most)).await?;
         let Self { wire, head, answer, .. } = self;
+        work.worker.survives(&work.letter.asked());
         keep(wire, &answer, work, replica);
         Ok(Held { replica: Arc::clone(replica), head, answer, bytes, body })
     }
@@ -252,7 +296,10 @@ impl Sent {
     /// Reads the rest of an answer that nobody wants.
     pub(super) async fn finish(mut self, work: &Work, replica: &Arc<Replica>) {
         match self.read_body(&work.route.config.timeouts, None).await {
-            Ok(_) => keep(self.wire, &self.answer, work, replica),
+            Ok(_) => {
+                work.worker.survives(&work.letter.asked());
+                keep(self.wire, &self.answer, work, replica);
+            }
             Err(error) => debug!(%error, "answer broke off"),
         }
     }
@@ -303,9 +350,11 @@ impl Sent {
     }
 }
 
-/// Keeps a connection on which nothing is left of the request and its answer.
+/// Keeps a connection on which nothing is left of the request and its answer. One that may be
+/// authenticated ends: it belongs to no client, and no other client may use it.
 fn keep(wire: Box<Wire>, answer: &Answer, work: &Work, replica: &Arc<Replica>) {
-    if answer.keeps && answer.framing != Framing::UntilClose && wire.input().is_empty() {
+    let is_bound = answer.auth.binds || work.letter.request.auth.binds;
+    if !is_bound && answer.keeps && answer.framing != Framing::UntilClose && wire.input().is_empty() {
         work.worker.upstream.keep(replica, wire, Instant::now());
     }
 }

@@ -58,7 +58,8 @@ impl Losses {
             | What::Scaling { .. }
             | What::ScaleFailed(_)
             | What::EngineLost(_)
-            | What::EngineBack => false,
+            | What::EngineBack
+            | What::Quarantined { .. } => false,
         }
     }
 }
