@@ -71,6 +71,7 @@ fn main() -> ExitCode {
         return become_replica(arguments);
     }
     let cli = Cli::parse();
+    let _flush = telemetry::Flush;
     let outcome = match cli.command.unwrap_or(Task::Serve(Box::new(cli.serve))) {
         Task::Serve(serve) => run(*serve),
         Task::Check { file } => check(&file),
@@ -80,7 +81,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            telemetry::print_error(&format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -122,7 +123,7 @@ fn run(serve: Serve) -> anyhow::Result<()> {
     let file = serve.config.as_deref().map(ConfigFile::read).transpose()?;
     let mut config = Config::new(file.as_ref(), settings.clone())?;
     let source = Source { file, settings };
-    telemetry::start(&config.log).context("'log_level' is wrong")?;
+    telemetry::start(&config.log)?;
     if let Some(limit) = descriptors::raise() {
         descriptors::share_out(&mut config, limit);
     }
@@ -153,7 +154,7 @@ fn run(serve: Serve) -> anyhow::Result<()> {
 
 fn control(settings: WatchSettings) -> anyhow::Result<()> {
     let options = settings.check()?;
-    telemetry::start(&options.log).context("'--log-level' is wrong")?;
+    telemetry::start(&options.log)?;
     actix_web::rt::System::new().block_on(async {
         watch::run(options, shutdown()?).await?;
         Ok(())
@@ -184,6 +185,7 @@ fn shutdown() -> io::Result<impl Future<Output = ()>> {
         actix_web::rt::spawn(async move {
             either().await;
             warn!("second signal: ending at once");
+            telemetry::flush();
             #[expect(clippy::disallowed_methods, reason = "the user asked twice")]
             std::process::exit(1);
         });

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
@@ -31,6 +31,7 @@ use crate::fleet::change::Death;
 use crate::fleet::observed::{Condition, Observed, Place};
 use crate::fleet::release::Release;
 use crate::fleet::seat::Hostname;
+use crate::telemetry::print_output;
 
 /// Ports for replicas: below the range from which the kernel takes ports of outgoing connections,
 /// so that none of those sits on a port between its choice and its use.
@@ -248,31 +249,25 @@ fn death(status: ExitStatus) -> Death {
     }
 }
 
-/// Passes a replica's output on, each line behind its name.
+/// Passes the output of a replica on, each line behind the replica's name. The pipe is read whether
+/// or not the lines can be written, so that the replica never waits.
 async fn pass_on(mut output: impl AsyncRead + Unpin, hostname: Hostname) {
     let mut buffer = Vec::with_capacity(LINE_MAX);
     loop {
         let read = output.read_buf(&mut buffer).await;
         let ended = !matches!(read, Ok(1..));
         while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-            print(&hostname, &buffer[..end]);
+            print_output(&hostname, &buffer[..end]);
             buffer.drain(..=end);
         }
         if !buffer.is_empty() && (ended || buffer.len() >= LINE_MAX) {
-            print(&hostname, &buffer);
+            print_output(&hostname, &buffer);
             buffer.clear();
         }
         if ended {
             return;
         }
     }
-}
-
-fn print(hostname: &Hostname, line: &[u8]) {
-    let mut out = io::stdout().lock();
-    let line = String::from_utf8_lossy(line);
-    // A closed or full output must not take the balancer down, and there is nowhere to say so.
-    let _printed = writeln!(out, "{hostname} | {line}").is_ok();
 }
 
 /// The program that runs now, also when its file was replaced since (`cargo build`, an upgrade).

@@ -17,6 +17,7 @@ mod heal;
 mod ketama;
 mod listed;
 mod load;
+mod logging;
 mod metrics;
 mod overload;
 mod ring;
