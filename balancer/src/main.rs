@@ -13,7 +13,7 @@ use balancer::reload::Source;
 use balancer::routing::key::KeySource;
 use balancer::runtime::docker::Docker;
 use balancer::runtime::fixed::Fixed;
-use balancer::runtime::process::{self, Process};
+use balancer::runtime::process::{Process, check_command, orphans, shim};
 use balancer::watch::options::WatchSettings;
 use balancer::{Listeners, descriptors, telemetry, watch};
 use clap::{Args, Parser, Subcommand};
@@ -66,9 +66,11 @@ struct Serve {
 }
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == process::SHIM) {
-        return become_replica(arguments);
+    let mut words = std::env::args_os();
+    // How the balancer starts the process between itself and a replica.
+    if words.next().is_some_and(|name| name == shim::SHIM) {
+        let program: Vec<OsString> = words.collect();
+        return shim::run(&program);
     }
     let cli = Cli::parse();
     let _flush = telemetry::Flush;
@@ -85,21 +87,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// The hidden first step of a replica's process: `replica-shim PARENT -- PROGRAM…`.
-fn become_replica(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let arguments: Vec<OsString> = arguments.collect();
-    let parent = arguments.first().and_then(|parent| parent.to_str()?.parse().ok());
-    let (Some(parent), Some(program)) = (parent, arguments.get(2..)) else {
-        eprintln!("error: {} is for the balancer's own use", process::SHIM);
-        return ExitCode::FAILURE;
-    };
-    let error = process::shim(parent, program);
-    let program = program.first().map(|program| program.to_string_lossy()).unwrap_or_default();
-    eprintln!("error: cannot run {program:?}: {error}");
-    // As shells tell that a program could not be run.
-    ExitCode::from(127)
 }
 
 fn check(file: &std::path::Path) -> anyhow::Result<()> {
@@ -124,6 +111,9 @@ fn run(serve: Serve) -> anyhow::Result<()> {
     let mut config = Config::new(file.as_ref(), settings.clone())?;
     let source = Source { file, settings };
     telemetry::start(&config.log)?;
+    if let RuntimeConfig::Process { command: Some(command), env } = &config.runtime {
+        check_command(command, env)?;
+    }
     if let Some(limit) = descriptors::raise() {
         descriptors::share_out(&mut config, limit);
     }
@@ -134,8 +124,10 @@ fn run(serve: Serve) -> anyhow::Result<()> {
     };
     actix_web::rt::System::new().block_on(async {
         let shutdown = shutdown()?;
+        actix_web::rt::spawn(orphans::reap()?);
         match config.runtime.clone() {
             RuntimeConfig::Process { command, env } => {
+                orphans::adopt()?;
                 let runtime = Process::new(command, env);
                 balancer::run(config, listeners, runtime, source, shutdown).await?;
             }

@@ -25,4 +25,5 @@ mod routes;
 mod scale;
 mod support;
 mod tls;
+mod trees;
 mod watch;
