@@ -15,7 +15,7 @@ use balancer::reload::Source;
 use balancer::routing::key::KeySource;
 use balancer::runtime::docker::Docker;
 use balancer::runtime::fixed::Fixed;
-use balancer::runtime::process::{self, Process};
+use balancer::runtime::process::{Process, check_command, orphans, shim};
 use balancer::watch::options::WatchSettings;
 use balancer::{Listeners, descriptors, telemetry, watch};
 use clap::{Args, Parser, Subcommand};
@@ -68,11 +68,14 @@ struct Serve {
 }
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == process::SHIM) {
-        return become_replica(arguments);
+    let mut words = std::env::args_os();
+    // How the balancer starts the process between itself and a replica.
+    if words.next().is_some_and(|name| name == shim::SHIM) {
+        let program: Vec<OsString> = words.collect();
+        return shim::run(&program);
     }
     let cli = Cli::parse();
+    let _flush = telemetry::Flush;
     let outcome = match cli.command.unwrap_or(Task::Serve(Box::new(cli.serve))) {
         Task::Serve(serve) => run(*serve),
         Task::Check { file } => check(&file),
@@ -82,25 +85,10 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            telemetry::print_error(&format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }
-}
-
-/// The hidden first step of a replica's process: `replica-shim PARENT -- PROGRAM…`.
-fn become_replica(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let arguments: Vec<OsString> = arguments.collect();
-    let parent = arguments.first().and_then(|parent| parent.to_str()?.parse().ok());
-    let (Some(parent), Some(program)) = (parent, arguments.get(2..)) else {
-        eprintln!("error: {} is for the balancer's own use", process::SHIM);
-        return ExitCode::FAILURE;
-    };
-    let error = process::shim(parent, program);
-    let program = program.first().map(|program| program.to_string_lossy()).unwrap_or_default();
-    eprintln!("error: cannot run {program:?}: {error}");
-    // As shells tell that a program could not be run.
-    ExitCode::from(127)
 }
 
 fn check(file: &std::path::Path) -> anyhow::Result<()> {
@@ -124,7 +112,10 @@ fn run(serve: Serve) -> anyhow::Result<()> {
     let file = serve.config.as_deref().map(ConfigFile::read).transpose()?;
     let mut config = Config::new(file.as_ref(), settings.clone())?;
     let source = Source { file, settings };
-    telemetry::start(&config.log).context("'log_level' is wrong")?;
+    telemetry::start(&config.log)?;
+    if let RuntimeConfig::Process { command: Some(command), env } = &config.runtime {
+        check_command(command, env)?;
+    }
     if let Some(limit) = descriptors::raise() {
         descriptors::share_out(&mut config, limit);
     }
@@ -135,8 +126,10 @@ fn run(serve: Serve) -> anyhow::Result<()> {
     };
     actix_web::rt::System::new().block_on(async {
         let shutdown = shutdown(Some(config.timeouts.shutdown))?;
+        actix_web::rt::spawn(orphans::reap()?);
         match config.runtime.clone() {
             RuntimeConfig::Process { command, env } => {
+                orphans::adopt()?;
                 let runtime = Process::new(command, env);
                 balancer::run(config, listeners, runtime, source, shutdown).await?;
             }
@@ -155,7 +148,7 @@ fn run(serve: Serve) -> anyhow::Result<()> {
 
 fn control(settings: WatchSettings) -> anyhow::Result<()> {
     let options = settings.check()?;
-    telemetry::start(&options.log).context("'--log-level' is wrong")?;
+    telemetry::start(&options.log)?;
     actix_web::rt::System::new().block_on(async {
         watch::run(options, shutdown(None)?).await?;
         Ok(())
@@ -194,6 +187,7 @@ fn shutdown(within: Option<Duration>) -> io::Result<impl Future<Output = ()>> {
         actix_web::rt::spawn(async move {
             either().await;
             warn!("second signal: ending at once");
+            telemetry::flush();
             #[expect(clippy::disallowed_methods, reason = "the user asked twice")]
             std::process::exit(1);
         });

@@ -1,44 +1,141 @@
-//! Log lines, on standard error.
+//! Log lines on standard error, and lines of replicas on standard output.
+//!
+//! Every line goes through a bounded queue to a thread that writes (`queue`): no thread of the
+//! balancer waits for the reader of its output. Lines that do not fit are dropped and counted.
 
+mod queue;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write};
+use std::panic;
+use std::time::Duration;
 
+use thiserror::Error;
+use tracing::{Metadata, error};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::LogConfig;
 use crate::config::settings::LogFormat;
 pub use crate::fleet::change::chain;
+use crate::fleet::seat::Hostname;
+pub use queue::Kind;
 
-/// Standard error: one line for one event, whatever others wrote into its fields. What cannot be
-/// written is lost: there is nowhere to say so, and it must not take the balancer down.
+/// The target of the access log's lines.
+pub const ACCESS: &str = "balancer::access";
+
+/// How long the end of the process waits for lines that are not written yet.
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+
+/// The reason why logging cannot start.
+#[derive(Debug, Error)]
+pub enum TelemetryError {
+    /// The filter is invalid.
+    #[error("'log_level' is wrong")]
+    Filter(#[from] ParseError),
+    /// A thread that writes lines cannot be started.
+    #[error("cannot start the thread that writes log lines")]
+    Thread(#[from] io::Error),
+}
+
+/// Writes what is queued when it is dropped: held by `main`, so that the last lines are written
+/// however `main` ends.
+#[derive(Debug)]
+pub struct Flush;
+
+/// Makes a writer for each event.
 struct Lines;
 
-/// Writes log lines from now on.
+/// Queues one event as one line, whatever others wrote into its fields.
+struct Line(Kind);
+
+/// Starts writing log lines, and logs panics.
 ///
 /// # Errors
-/// When the filter makes no sense.
-pub fn start(config: &LogConfig) -> Result<(), ParseError> {
-    // actix tells at info that it starts workers, which is nobody's news; the user's filter wins.
+/// When the filter is invalid, or no thread can be started.
+pub fn start(config: &LogConfig) -> Result<(), TelemetryError> {
+    // actix logs at info that it starts workers, which does not help users; the user's filter wins.
     let filter = EnvFilter::builder().parse(format!("actix_server=warn,{}", config.filter))?;
+    queue::start()?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(io::stderr().is_terminal())
-        .with_writer(|| Lines);
+        .with_writer(Lines);
     // A second start (tests) keeps the first.
     let _first = match config.format {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
+    // The standard hook writes to standard error itself, which blocks a worker if it is not read.
+    panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// Prints one line of a replica's output on standard output, behind the replica's name.
+pub fn print_output(hostname: &Hostname, line: &[u8]) {
+    let line = String::from_utf8_lossy(line);
+    queue::push(Kind::Replica, &[hostname.as_str().as_bytes(), b" | ", line.as_bytes(), b"\n"]);
+}
+
+/// Prints the error that ends the process on standard error, behind the lines that are queued.
+pub fn print_error(error: &dyn std::fmt::Display) {
+    let text = format!("error: {error}\n");
+    if queue::is_started() {
+        queue::push(Kind::Log, &[text.as_bytes()]);
+    } else {
+        // Nothing runs yet that could be blocked.
+        eprint!("{text}");
+    }
+}
+
+/// Waits until queued lines are written, for a second at most.
+pub fn flush() {
+    queue::flush(FLUSH_WITHIN);
+}
+
+fn log_panic(panic: &panic::PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
+    error!(
+        thread = thread.name(),
+        at = panic.location().map(tracing::field::display),
+        backtrace = backtrace.map(tracing::field::display),
+        reason = panic.payload_as_str(),
+        "panicked"
+    );
+}
+
+// === impl Flush ===
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        flush();
+    }
 }
 
 // === impl Lines ===
 
-impl Write for Lines {
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line(Kind::Log)
+    }
+
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Line {
+        Line(if meta.target() == ACCESS { Kind::Access } else { Kind::Log })
+    }
+}
+
+// === impl Line ===
+
+impl Write for Line {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        let _written = io::stderr().lock().write_all(one_line(event).as_bytes()).is_ok();
+        queue::push(self.0, &[one_line(event).as_bytes()]);
         Ok(event.len())
     }
 
@@ -47,8 +144,8 @@ impl Write for Lines {
     }
 }
 
-/// An event without control characters but its line end and the subscriber's colours: escapes of
-/// others are escaped by then.
+/// Returns an event without control characters except its line end and the subscriber's colours,
+/// which are the only escapes left: the subscriber escapes those in fields.
 fn one_line(event: &[u8]) -> Cow<'_, str> {
     let breaks = |c: char| c.is_control() && !matches!(c, '\t' | '\u{1b}');
     let event = String::from_utf8_lossy(event);
@@ -61,7 +158,7 @@ fn one_line(event: &[u8]) -> Cow<'_, str> {
         match c {
             '\n' => whole.push_str("\\n"),
             '\r' => whole.push_str("\\r"),
-            // As JSON has it, for the lines that are.
+            // As in JSON, for lines in JSON.
             c if breaks(c) => whole.push_str(&format!("\\u{:04x}", u32::from(c))),
             c => whole.push(c),
         }

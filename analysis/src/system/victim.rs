@@ -71,7 +71,8 @@ pub(crate) fn is_alive(pid: u32) -> bool {
     state == Some(false)
 }
 
-/// The processes, anybody's, that have this variable in their environment. A dead one has none.
+/// The processes, anybody's, that have this variable in their environment, except the shims
+/// between a balancer and its replicas. A dead one has none.
 ///
 /// # Errors
 /// When `/proc` cannot be read.
@@ -83,11 +84,16 @@ pub(crate) fn marked(name: &str, value: &str) -> anyhow::Result<Vec<Marked>> {
             continue;
         };
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        if variable(&environment, name) == Some(value) {
+        if variable(&environment, name) == Some(value) && !is_shim(pid) {
             found.push(Marked { pid, environment });
         }
     }
     Ok(found)
+}
+
+fn is_shim(pid: u32) -> bool {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim_end() == balancer::runtime::process::shim::SHIM
 }
 
 /// Runs the Docker command line and gives what it printed.

@@ -169,6 +169,11 @@ pub fn filled(words: &[String], port: u16, seat: Option<Seat>, hostname: &Hostna
     words.iter().map(fill).collect()
 }
 
+/// Reports whether a word of a command has a placeholder.
+pub fn has_placeholder(word: &str) -> bool {
+    PLACEHOLDERS.iter().any(|placeholder| word.contains(placeholder))
+}
+
 /// A seat as replicas are told it (`SERVER_ID`): its number, or `spare`.
 pub fn seat_text(seat: Option<Seat>) -> String {
     seat.map_or_else(|| "spare".to_owned(), |seat| seat.to_string())

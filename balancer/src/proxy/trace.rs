@@ -10,6 +10,7 @@ use super::message::Asked;
 use super::rules::Route;
 use crate::routing::key::Key;
 use crate::routing::table::Replica;
+use crate::telemetry::ACCESS;
 
 /// What is known of a request's way, where anybody wants to know.
 #[derive(Debug, Default)]
@@ -73,7 +74,7 @@ impl Trace {
         let replica = self.replica.as_ref().map(|replica| replica.hostname().as_str());
         let first_byte = self.answered.map(|at| milliseconds(at.duration_since(began)));
         info!(
-            target: "balancer::access",
+            target: ACCESS,
             client = asked.peer.text(),
             method = %text(request.method.of(head)),
             host = host.as_deref(),

@@ -1,22 +1,28 @@
 //! `process`: replicas as child processes on this machine.
 //!
-//! Each child leads a process group of its own, so that a Ctrl-C in the terminal is the
-//! balancer's to handle, and is run through [`shim`], which ties its life to the balancer's.
+//! Each replica runs below a [`shim`], which ends with the balancer and takes everything below it
+//! along; [`orphans`] are waited for.
+
+pub mod orphans;
+pub mod shim;
+mod tree;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io::{self, PipeWriter, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::PathBuf;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
 use actix_web::rt::spawn;
 use rand::RngExt as _;
-use rustix::process::{Pid, Signal, getppid, kill_process_group, set_parent_process_death_signal};
+use rustix::fs::{Access, access};
+use rustix::process::{Pid, Signal, kill_process};
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::{Notify, watch};
@@ -26,11 +32,13 @@ use tracing::{debug, warn};
 
 use super::{Mark, ReplicaSpec, Runtime, RuntimeError};
 use crate::config::CommandLine;
-use crate::config::value::{filled, seat_text};
+use crate::config::value::{filled, has_placeholder, seat_text};
 use crate::fleet::change::Death;
 use crate::fleet::observed::{Condition, Observed, Place};
 use crate::fleet::release::Release;
 use crate::fleet::seat::Hostname;
+use crate::telemetry::print_output;
+use orphans::{Owned, Tree};
 
 /// Ports for replicas: below the range from which the kernel takes ports of outgoing connections,
 /// so that none of those sits on a port between its choice and its use.
@@ -39,8 +47,30 @@ const PORTS: std::ops::Range<u16> = 20_000..32_768;
 /// The longest line of a replica's output that is passed on in one piece.
 const LINE_MAX: usize = 8 * 1024;
 
-/// The subcommand under which `main` calls [`shim`].
-pub const SHIM: &str = "replica-shim";
+/// How long a replica may take to end after it was killed: longer than its shim waits.
+const KILLED_WITHIN: Duration = Duration::from_secs(10);
+
+/// The folders in which `execvp` looks without `PATH`.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// The reason why a command cannot be run.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    /// No file has the name.
+    #[error("'command' cannot be run: {0:?}: no such file")]
+    NoFile(String),
+    /// The file is a folder, or may not be executed.
+    #[error("'command' cannot be run: {0:?}: not an executable file")]
+    NotExecutable(String),
+    /// No folder has such a program.
+    #[error("'command' cannot be run: {program:?}: no such program in PATH ({path:?})")]
+    NotInPath {
+        /// The first word.
+        program: String,
+        /// The folders.
+        path: String,
+    },
+}
 
 /// Child processes.
 #[derive(Debug)]
@@ -58,7 +88,9 @@ struct Running {
     release: Release,
     address: SocketAddr,
     created: u64,
-    group: Option<Pid>,
+    /// Asks the shim for the end, and kills it when dropped.
+    control: Option<PipeWriter>,
+    shim: Option<Pid>,
     death: watch::Receiver<Option<Death>>,
 }
 
@@ -77,7 +109,8 @@ impl Process {
         }
     }
 
-    fn spawn(&self, what: &ReplicaSpec, port: u16) -> Result<Child, RuntimeError> {
+    /// Starts the shim of a replica. Returns it with the pipe that controls it.
+    fn spawn(&self, what: &ReplicaSpec, port: u16) -> Result<(Child, PipeWriter), RuntimeError> {
         let me = own_program();
         let configured = self.command.as_ref().map(CommandLine::words);
         let words: Vec<OsString> = match what.release.spec.command.as_deref().or(configured) {
@@ -87,19 +120,22 @@ impl Process {
             }
             None => vec![me.clone().into(), "replica".into()],
         };
+        let program = words.first().map(|word| word.to_string_lossy().into_owned());
+        let failed = |source| RuntimeError::Spawn { command: program.unwrap_or_default(), source };
+        let (control, controlled) = match io::pipe() {
+            Ok((reader, writer)) => (writer, reader),
+            Err(error) => return Err(failed(error)),
+        };
         let mut child = Command::new(&me);
         child
-            .arg(SHIM)
-            .arg(std::process::id().to_string())
-            .arg("--")
+            .arg0(shim::SHIM)
             .args(&words)
             .env("PORT", port.to_string())
             .env("SERVER_ID", seat_text(what.seat))
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
+            .stdin(controlled)
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
+            .stderr(Stdio::piped());
         // What configures the balancer (its token above all) is none of a replica's business, and
         // an address set for all would beat each one's own port.
         for (name, _) in std::env::vars_os() {
@@ -107,19 +143,15 @@ impl Process {
                 child.env_remove(name);
             }
         }
-        let command = words.first().map(|word| word.to_string_lossy().into_owned());
-        child
-            .spawn()
-            .map_err(|source| RuntimeError::Spawn { command: command.unwrap_or_default(), source })
+        match child.spawn() {
+            Ok(child) => Ok((child, control)),
+            Err(error) => Err(failed(error)),
+        }
     }
 
-    /// A child's process group, and where its end will be told.
-    fn life_of(
-        &self,
-        hostname: &Hostname,
-    ) -> Option<(Option<Pid>, watch::Receiver<Option<Death>>)> {
-        let children = self.children.borrow();
-        children.get(hostname).map(|running| (running.group, running.death.clone()))
+    /// Carries out `action` on a replica that is known.
+    fn with<T>(&self, hostname: &Hostname, action: impl FnOnce(&mut Running) -> T) -> Option<T> {
+        self.children.borrow_mut().get_mut(hostname).map(action)
     }
 
     fn free_port(&self) -> Result<u16, RuntimeError> {
@@ -149,8 +181,10 @@ impl Runtime for Process {
         // all, get their turn.
         yield_now().await;
         let port = self.free_port()?;
-        let mut child = self.spawn(what, port)?;
-        let group = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+        let (mut child, control) = self.spawn(what, port)?;
+        let shim = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+        // Before any other task of this thread could wait for it.
+        let owned = shim.map(Owned::new);
         if let Some(output) = child.stdout.take() {
             spawn(pass_on(output, what.hostname.clone()));
         }
@@ -158,14 +192,16 @@ impl Runtime for Process {
             spawn(pass_on(output, what.hostname.clone()));
         }
         let (dead, death) = watch::channel(None);
-        spawn(wait_for(child, dead, Rc::clone(&self.changed)));
+        let tree = shim.map(|shim| Tree { shim, port });
+        spawn(wait_for(child, owned, tree, dead, Rc::clone(&self.changed)));
 
         *self.started.borrow_mut() += 1;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let created = *self.started.borrow();
         let place = what.seat.map_or(Place::Spare, Place::from);
         let release = what.release.clone();
-        let running = Running { place, release, address, created, group, death };
+        let control = Some(control);
+        let running = Running { place, release, address, created, control, shim, death };
         let observed = running.observed(&what.hostname);
         self.children.borrow_mut().insert(what.hostname.clone(), running);
         Ok(observed)
@@ -181,21 +217,18 @@ impl Runtime for Process {
     }
 
     async fn stop(&self, hostname: &Hostname, grace: Duration) -> Result<(), RuntimeError> {
-        let Some((group, mut death)) = self.life_of(hostname) else { return Ok(()) };
-        // Signals are sent on the thread that reaps the children, so the group is still theirs
-        // while no death was told.
-        let signal = |signal: Signal, death: &watch::Receiver<Option<Death>>| {
-            if let (Some(group), None) = (group, *death.borrow())
-                && let Err(error) = kill_process_group(group, signal)
-            {
-                debug!(%hostname, %error, "replica could not be signalled");
-            }
+        let Some(mut death) = self.with(hostname, |running| running.death.clone()) else {
+            return Ok(());
         };
-        signal(Signal::TERM, &death);
+        self.with(hostname, Running::ask_to_end);
         if timeout(grace, death.wait_for(Option::is_some)).await.is_err() {
-            signal(Signal::KILL, &death);
-            // An error means that the waiting task is gone, and the child with it.
-            let _ended = death.wait_for(Option::is_some).await.is_ok();
+            self.with(hostname, |running| running.control = None);
+            if timeout(KILLED_WITHIN, death.wait_for(Option::is_some)).await.is_err() {
+                warn!(%hostname, "replica does not end; its shim is killed");
+                self.with(hostname, Running::kill_shim);
+                // An error means that the waiting task is gone, and the child with it.
+                let _ended = death.wait_for(Option::is_some).await.is_ok();
+            }
         }
         self.children.borrow_mut().remove(hostname);
         Ok(())
@@ -225,11 +258,43 @@ impl Running {
             leaving: false,
         }
     }
+
+    /// Asks the replica to end, by SIGTERM to all of its processes.
+    fn ask_to_end(&mut self) {
+        // One byte always fits into the pipe. It is broken if the replica has ended.
+        if let Some(Err(error)) = self.control.as_mut().map(|control| control.write_all(b"T")) {
+            debug!(%error, "replica has ended");
+        }
+    }
+
+    /// Kills the shim, which does not react. It is waited for on this thread, so the process is
+    /// still its own while no death was told.
+    fn kill_shim(&mut self) {
+        if let (Some(shim), None) = (self.shim, *self.death.borrow())
+            && let Err(error) = kill_process(shim, Signal::KILL)
+        {
+            debug!(%error, "shim could not be killed");
+        }
+    }
 }
 
-/// Waits for a child's end, tells it, and hints that something changed.
-async fn wait_for(mut child: Child, dead: watch::Sender<Option<Death>>, changed: Rc<Notify>) {
-    let death = match child.wait().await {
+/// Waits for the end of a replica's shim, which ends as the replica's program did and after all
+/// processes below it; then tells it, and hints that something changed.
+async fn wait_for(
+    mut child: Child,
+    owned: Option<Owned>,
+    tree: Option<Tree>,
+    dead: watch::Sender<Option<Death>>,
+    changed: Rc<Notify>,
+) {
+    let status = child.wait().await;
+    drop(owned);
+    let exited = status.as_ref().is_ok_and(|status| status.code().is_some());
+    if let Some(tree) = tree.filter(|_| !exited) {
+        // The signal may have hit the shim itself.
+        orphans::kill(tree).await;
+    }
+    let death = match status {
         Ok(status) => death(status),
         Err(error) => {
             warn!(%error, "cannot wait for a replica; it counts as gone");
@@ -248,31 +313,25 @@ fn death(status: ExitStatus) -> Death {
     }
 }
 
-/// Passes a replica's output on, each line behind its name.
+/// Passes the output of a replica on, each line behind the replica's name. The pipe is read whether
+/// or not the lines can be written, so that the replica never waits.
 async fn pass_on(mut output: impl AsyncRead + Unpin, hostname: Hostname) {
     let mut buffer = Vec::with_capacity(LINE_MAX);
     loop {
         let read = output.read_buf(&mut buffer).await;
         let ended = !matches!(read, Ok(1..));
         while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-            print(&hostname, &buffer[..end]);
+            print_output(&hostname, &buffer[..end]);
             buffer.drain(..=end);
         }
         if !buffer.is_empty() && (ended || buffer.len() >= LINE_MAX) {
-            print(&hostname, &buffer);
+            print_output(&hostname, &buffer);
             buffer.clear();
         }
         if ended {
             return;
         }
     }
-}
-
-fn print(hostname: &Hostname, line: &[u8]) {
-    let mut out = io::stdout().lock();
-    let line = String::from_utf8_lossy(line);
-    // A closed or full output must not take the balancer down, and there is nowhere to say so.
-    let _printed = writeln!(out, "{hostname} | {line}").is_ok();
 }
 
 /// The program that runs now, also when its file was replaced since (`cargo build`, an upgrade).
@@ -283,23 +342,62 @@ fn own_program() -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("/proc/self/exe"))
 }
 
-/// What runs between the balancer and a replica: asks the kernel to kill this process when the
-/// balancer dies, however it dies, then becomes `program`. Returns only on failure.
+/// Checks that the program of `command` exists and may be executed, as `execvp` would look for it:
+/// in `PATH` of `env` or of this process. A program with a placeholder in its name is not checked.
 ///
 /// # Errors
-/// When the kernel refuses, the balancer has died already, or `program` cannot be run.
-pub fn shim(parent: u32, program: &[OsString]) -> io::Error {
-    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
-        return error.into();
+/// [`CommandError`].
+pub fn check_command(command: &CommandLine, env: &[(String, String)]) -> Result<(), CommandError> {
+    let Some(program) = command.words().first().filter(|word| !has_placeholder(word)) else {
+        return Ok(());
+    };
+    let may_run = |path: &Path| path.is_file() && access(path, Access::EXEC_OK).is_ok();
+    if program.contains('/') {
+        let path = Path::new(program);
+        return match path.try_exists() {
+            Ok(true) if may_run(path) => Ok(()),
+            Ok(true) => Err(CommandError::NotExecutable(program.clone())),
+            Ok(false) | Err(_) => Err(CommandError::NoFile(program.clone())),
+        };
     }
-    // It may have died before the request above; then nobody would tell.
-    let alive =
-        getppid().is_some_and(|now| u32::try_from(now.as_raw_nonzero().get()) == Ok(parent));
-    if !alive {
-        return io::Error::other("the balancer has died");
+    let own = || std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    let set = env.iter().rev().find(|(name, _)| name == "PATH");
+    let path = set.map_or_else(own, |(_, path)| path.into());
+    if std::env::split_paths(&path).any(|folder| may_run(&folder.join(program))) {
+        return Ok(());
     }
-    match program.split_first() {
-        Some((program, arguments)) => std::process::Command::new(program).args(arguments).exec(),
-        None => io::Error::new(io::ErrorKind::InvalidInput, "no program given"),
+    let path = path.to_string_lossy().into_owned();
+    Err(CommandError::NotInPath { program: program.clone(), path })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(command: &str, env: &[(&str, &str)]) -> Result<(), String> {
+        let env: Vec<(String, String)> =
+            env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        check_command(&command.parse().unwrap(), &env).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_program_is_looked_for_as_it_will_be_executed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server");
+        std::fs::write(&path, "#!/bin/sh\n").unwrap();
+        let (file, folder) = (path.to_str().unwrap(), folder.path().to_str().unwrap());
+        let not_executable = check(file, &[]).unwrap_err();
+        assert!(not_executable.contains("not an executable file"), "{not_executable}");
+        assert!(check("server --x", &[("PATH", folder)]).unwrap_err().contains(folder));
+
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&path, mode).unwrap();
+        assert_eq!(check(file, &[]), Ok(()));
+        assert_eq!(check("server --x", &[("PATH", "/nowhere"), ("PATH", folder)]), Ok(()));
+        assert!(check("server", &[("PATH", "/nowhere")]).unwrap_err().contains("\"/nowhere\""));
+        assert_eq!(check("sh -c true", &[]), Ok(()));
+        assert!(check("./no/such", &[]).unwrap_err().contains("no such file"));
+        assert!(check(folder, &[]).unwrap_err().contains("not an executable file"));
+        assert_eq!(check("/opt/server-{seat}", &[]), Ok(()));
     }
 }

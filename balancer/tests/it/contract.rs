@@ -105,7 +105,7 @@ fn a_replica_that_cannot_start_is_the_runtimes_failure_and_leaves_nothing() {
         "/add",
         &[(r#"{"n":2,"hostnames":["A"]}"#, 500, "ended before it was ready: exited with code 1")],
     );
-    let missing = Balancer::start(&["--replicas", "0", "--command", "/no/such/program"]);
+    let missing = Balancer::start(&["--replicas", "0", "--command", "/no/such/{seat}"]);
     refused(&missing, "POST", "/add", &[(r#"{"n":1}"#, 500, "exited with code 127")]);
     let mute = Balancer::start(&[
         "--replicas",

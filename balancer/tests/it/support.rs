@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,14 @@ pub(crate) struct Balancer {
     /// Where the admin routes are.
     pub(crate) admin: SocketAddr,
     log: Arc<Mutex<Vec<Event>>>,
+    reading: Arc<Reading>,
+}
+
+/// Whether the balancer's log is read now.
+#[derive(Default)]
+struct Reading {
+    paused: Mutex<bool>,
+    changed: Condvar,
 }
 
 /// A line of the balancer's log, with the time at which it came.
@@ -49,7 +57,14 @@ impl Balancer {
 
     /// The same, with variables in its environment.
     pub(crate) fn start_with(arguments: &[&str], env: &[(&str, &str)]) -> Self {
-        Self::launch(Command::new(env!("CARGO_BIN_EXE_balancer")), arguments, env)
+        let program = Command::new(env!("CARGO_BIN_EXE_balancer"));
+        Self::launch(program, arguments, env, Stdio::null())
+    }
+
+    /// The same as [`start`](Self::start), with a standard output that is never read.
+    pub(crate) fn start_unread(arguments: &[&str]) -> Self {
+        let program = Command::new(env!("CARGO_BIN_EXE_balancer"));
+        Self::launch(program, arguments, &[], Stdio::piped())
     }
 
     /// The same, under a limit of open files such as `-n 256`.
@@ -57,14 +72,20 @@ impl Balancer {
         let mut shell = Command::new("/bin/sh");
         let exec = format!("ulimit {limit} && exec \"$0\" \"$@\"");
         shell.args(["-c", &exec, env!("CARGO_BIN_EXE_balancer")]);
-        Self::launch(shell, arguments, &[])
+        Self::launch(shell, arguments, &[], Stdio::null())
     }
 
-    fn launch(mut command: Command, arguments: &[&str], env: &[(&str, &str)]) -> Self {
+    /// Starts `command`, which becomes the balancer.
+    pub(crate) fn launch(
+        mut command: Command,
+        arguments: &[&str],
+        env: &[(&str, &str)],
+        stdout: Stdio,
+    ) -> Self {
         command
             .args(["--log-format", "json"])
             .args(arguments)
-            .stdout(Stdio::null())
+            .stdout(stdout)
             .stderr(Stdio::piped());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("BALANCER_") {
@@ -82,9 +103,11 @@ impl Balancer {
         let (told, serving) = mpsc::channel();
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines_read = Arc::clone(&log);
-        // Reads to the end, so that the balancer never waits for its log to be read.
+        let reading = Arc::<Reading>::default();
+        let gate = Arc::clone(&reading);
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
+                gate.wait();
                 let event: Value = serde_json::from_str(&line).unwrap_or_default();
                 if event["message"] == "balancer is serving" {
                     let at = |field: &str| event[field].as_str().and_then(|at| at.parse().ok());
@@ -95,7 +118,7 @@ impl Balancer {
             }
         });
         let (address, admin) = serving.recv_timeout(PATIENCE).unwrap().unwrap();
-        Self { child, address, admin, log }
+        Self { child, address, admin, log, reading }
     }
 
     /// Starts it and waits until `n` replicas are ready.
@@ -146,6 +169,16 @@ impl Balancer {
         })
     }
 
+    /// Reads the log no further.
+    pub(crate) fn stop_reading(&self) {
+        self.reading.pause(true);
+    }
+
+    /// Reads the log again, from where it stopped.
+    pub(crate) fn read_on(&self) {
+        self.reading.pause(false);
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(self.pid(), signal);
     }
@@ -155,9 +188,26 @@ impl Balancer {
         wait_for("the end of the balancer", || self.child.try_wait().unwrap())
     }
 
+    /// Returns how it ended, if it has.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// The processes of its replicas, by seat.
     pub(crate) fn replica_processes(&self) -> BTreeMap<u32, u32> {
         children_of(self.pid()).into_iter().filter_map(|pid| Some((seat_of(pid)?, pid))).collect()
+    }
+}
+
+impl Reading {
+    fn pause(&self, pause: bool) {
+        *self.paused.lock().unwrap() = pause;
+        self.changed.notify_all();
+    }
+
+    fn wait(&self) {
+        let paused = self.paused.lock().unwrap();
+        drop(self.changed.wait_while(paused, |paused| *paused).unwrap());
     }
 }
 
@@ -166,6 +216,7 @@ impl Drop for Balancer {
         // It may have ended already; then there is nothing to kill.
         let _killed = self.child.kill();
         let _ended = self.child.wait();
+        self.reading.pause(false);
     }
 }
 
@@ -282,11 +333,20 @@ pub(crate) fn kill(pid: u32, signal: Signal) {
     let _told = kill_process(pid, signal);
 }
 
-/// The living child processes of `parent` (a zombie does not live).
+/// The living child processes of `parent` (a zombie does not live); for a replica's shim, the
+/// processes below it in its place.
 pub(crate) fn children_of(parent: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap();
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| is_child(*pid, parent)).collect()
+    let children = pids.filter(|pid| is_child(*pid, parent));
+    let below = |pid| if is_shim(pid) { children_of(pid) } else { vec![pid] };
+    children.flat_map(below).collect()
+}
+
+/// Whether a process is the one between the balancer and a replica.
+pub(crate) fn is_shim(pid: u32) -> bool {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.trim_end() == "replica-shim"
 }
 
 fn is_child(pid: u32, parent: u32) -> bool {

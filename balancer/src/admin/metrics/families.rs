@@ -13,6 +13,7 @@ use crate::metrics::{BOUNDS, Code, ReplicaSum, RouteSum};
 use crate::routing::table::Table;
 use crate::state::history::Counts;
 use crate::state::{Shared, SupervisorStatus};
+use crate::telemetry;
 
 /// Everything that is told. `status` is what the supervisor says, if it did; `placement` what the
 /// placement is called.
@@ -33,6 +34,7 @@ pub(super) fn all(
     families.push(quarantined(shared));
     families.extend(ring(shared, placement));
     families.extend(balancer(shared));
+    families.push(log_dropped());
     if let Some(process) = process::read() {
         families.extend(of_process(&process));
     }
@@ -247,6 +249,18 @@ fn quarantined(shared: &Shared) -> Family {
          died.",
     )
     .with(&[], shared.metrics().all_quarantined())
+}
+
+fn log_dropped() -> Family {
+    let mut dropped = Family::counter(
+        "balancer_log_dropped",
+        "Lines that did not fit into the queue of their output stream, because the stream was not \
+         read or could not be written: of the log, the access log, and replicas.",
+    );
+    for kind in telemetry::Kind::ALL {
+        dropped.push(&[("stream", kind.stream()), ("kind", kind.name())], kind.dropped());
+    }
+    dropped
 }
 
 fn ring(shared: &Shared, name: &str) -> [Family; 5] {
