@@ -21,10 +21,11 @@ fn flagged(arguments: &[&str]) -> Result<Config, String> {
 }
 
 /// Each table, and how the flags of its keys begin.
-const TABLES: [(&str, &str); 16] = [
+const TABLES: [(&str, &str); 17] = [
     ("ring", "ring"),
     ("classic", "classic"),
     ("maglev", "maglev"),
+    ("engine", "engine"),
     ("health", "health"),
     ("timeouts", "timeout"),
     ("limits", "limit"),

@@ -26,7 +26,8 @@ async fn open(servers: &[&str], zone: &Zone) -> Fixed {
 }
 
 async fn names(fixed: &Fixed) -> Vec<String> {
-    let listing = fixed.list().await.unwrap();
+    let mut listing = fixed.list().await.unwrap();
+    listing.retain(|replica| replica.address.is_some());
     listing.iter().map(|replica| replica.hostname.to_string()).collect()
 }
 

@@ -264,7 +264,7 @@ impl World {
         let (name, _, address) = found.unwrap();
         let name = name.clone();
         for _ in 0..3 {
-            self.roster.probed(&name, address, Verdict::Bad, Some(cause("silent")), self.now);
+            self.roster.probed(&name, address, Verdict::Bad, Some("silent".into()), self.now);
         }
         self.act();
     }
@@ -421,6 +421,7 @@ impl Container {
             hostname: hostname.clone(),
             place: self.place,
             address: Some(SocketAddr::from(([10, 0, 0, 1], 1_000 + self.created as u16))),
+            address_error: None,
             weight: 1,
             created: self.created,
             release: self.release.clone(),
