@@ -317,6 +317,7 @@ impl Config {
             max_replicas: self.max_replicas,
             spares: self.spares,
             health: self.health.limits,
+            check_interval: self.health.interval,
             outliers: self.outliers,
             panic: self.health.panic,
             backoff: self.respawn,

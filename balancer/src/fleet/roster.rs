@@ -52,6 +52,8 @@ pub struct FleetConfig {
     pub spares: usize,
     /// When probes change a replica's health.
     pub health: HealthLimits,
+    /// Time between two health checks of a replica.
+    pub check_interval: Duration,
     /// When errors on real requests do.
     pub outliers: OutlierConfig,
     /// Above which share of bad ones they are believed to be good, if ever.

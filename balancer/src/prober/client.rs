@@ -187,7 +187,7 @@ impl Kept {
     /// nothing else, neither the end of the connection nor bytes that were not asked for. Never
     /// waits. Makes no system call where nothing has come.
     fn usable(mut self) -> Option<Self> {
-        while let None = self.rest.read() {
+        while self.rest.read().is_none() {
             let input = self.rest.input();
             input.reserve(READ);
             if !matches!(self.stream.try_read_buf(input), Ok(1..)) {

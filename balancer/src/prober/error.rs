@@ -51,10 +51,12 @@ pub enum ProbeError {
 impl ProbeError {
     /// Returns the error of a connection that could not be made.
     pub(super) fn of_connect(error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::ConnectionRefused => ProbeError::Refused,
-            io::ErrorKind::TimedOut => ProbeError::ConnectTimedOut,
-            _ => ProbeError::Unreachable(error.raw_os_error()),
+        if error.kind() == io::ErrorKind::ConnectionRefused {
+            ProbeError::Refused
+        } else if error.kind() == io::ErrorKind::TimedOut {
+            ProbeError::ConnectTimedOut
+        } else {
+            ProbeError::Unreachable(error.raw_os_error())
         }
     }
 

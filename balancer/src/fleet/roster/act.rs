@@ -14,7 +14,7 @@ use crate::fleet::plan::{self, Action, Desired, Fitness, Phase, Seen, Vacancy, W
 use crate::fleet::seat::{Hostname, Seat};
 
 /// How long an owned replica that starts may be in a condition that is usual at a start before that
-/// is reported: otherwise every start would be.
+/// is reported: a check interval, and at least this. Otherwise every start would be reported.
 const USUAL_FOR: Duration = Duration::from_secs(1);
 
 impl Roster {
@@ -349,6 +349,7 @@ impl Roster {
     /// Reports the replicas whose reason for not being ready is another than the last one that was
     /// reported. Returns when the next report is due that has to wait.
     fn report_reasons(&mut self, now: Instant) -> Option<Instant> {
+        let usual_for = self.config.check_interval.max(USUAL_FOR);
         let (mut due, mut changed) = (None, Vec::new());
         for (hostname, record) in &mut self.records {
             let Some(reason) = record.not_ready() else {
@@ -362,8 +363,8 @@ impl Roster {
             }
             let usual = !self.config.listed && reason.is_usual_at_start();
             let reported = match record.phase {
-                Phase::Starting { since } if usual && since + USUAL_FOR > now => {
-                    Err(since + USUAL_FOR)
+                Phase::Starting { since } if usual && since + usual_for > now => {
+                    Err(since + usual_for)
                 }
                 Phase::Starting { .. }
                 | Phase::Up

@@ -188,7 +188,11 @@ fn state(record: &Record) -> &'static str {
 /// Returns why a replica is not ready, or how it ended; `None` for one that is ready or leaves.
 pub(super) fn reason(record: &Record) -> Option<String> {
     match record.phase {
-        Phase::Starting { .. } | Phase::Up => record.not_ready().map(|reason| reason.to_string()),
+        Phase::Starting { .. } | Phase::Up => match (record.not_ready(), record.standing) {
+            (Some(reason), _) => Some(reason.to_string()),
+            (None, Health::Ejected(why)) => Some(why.to_string()),
+            (None, Health::Starting | Health::Ready) => None,
+        },
         Phase::Dead | Phase::Removing | Phase::RemoveFailed { .. } => match record.death {
             Some(death) => Some(death.to_string()),
             None if record.ready_since.is_some() => None,

@@ -106,7 +106,8 @@ pub(super) async fn await_engine<T>(
             Err(error) if may_pass(&error) && !wait.is_zero() => error,
             Err(error) => return Err(error),
         };
-        if began.elapsed() + PAUSE >= wait {
+        let left = wait.saturating_sub(began.elapsed());
+        if left.is_zero() {
             return Err(waited(at, error, wait));
         }
         if !waits {
@@ -114,7 +115,7 @@ pub(super) async fn await_engine<T>(
             warn!(engine = at, error = chain(&error), %wait, "waiting for the container engine");
             waits = true;
         }
-        sleep(PAUSE).await;
+        sleep(PAUSE.min(left)).await;
     }
 }
 
@@ -146,9 +147,10 @@ fn may_pass(error: &RuntimeError) -> bool {
 
 /// Returns the error of a wait that is over after `error`, which [`may_pass`].
 fn waited(at: &str, error: RuntimeError, waited: Duration) -> RuntimeError {
-    let reason = match error {
-        RuntimeError::Unreachable { source, .. } => source.downcast().ok(),
-        _ => None,
+    let reason = if let RuntimeError::Unreachable { source, .. } = error {
+        source.downcast().ok()
+    } else {
+        None
     };
     let reason = reason.unwrap_or_else(|| Box::new(NoEngine::Hung));
     unreachable(at, NoEngine::Waited { reason, waited })

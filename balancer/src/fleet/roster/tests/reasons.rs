@@ -35,14 +35,12 @@ fn fail(world: &mut World, hostname: &str, why: &str) {
 /// The reports since the last call: of whom, its state, and the reason.
 fn reports(world: &mut World) -> Vec<String> {
     let told = std::mem::take(&mut world.told);
-    let report = |event: &Event| match &event.what {
-        What::NotReady(Unready { .. }) | What::Ejected(..) | What::NeverReady(_) => {
-            let hostname = &event.subject.as_ref().unwrap().hostname;
-            let what = &event.what;
-            let (state, reason) = (what.state().unwrap(), what.reason().unwrap_or_default());
-            Some(format!("{hostname} {} {state}: {reason}", what.name()))
-        }
-        _ => None,
+    let report = |event: &Event| {
+        let what = &event.what;
+        let is_report = matches!(what, What::NotReady(_) | What::Ejected(..) | What::NeverReady(_));
+        let hostname = &event.subject.as_ref()?.hostname;
+        let (state, reason) = (what.state()?, what.reason().unwrap_or_default());
+        is_report.then(|| format!("{hostname} {} {state}: {reason}", what.name()))
     };
     told.iter().filter_map(report).collect()
 }
@@ -147,7 +145,6 @@ fn the_last_reason_is_in_the_error_of_what_was_never_ready() {
         reports(&mut world),
         ["S9 never-ready dead: health check failed: GET / returned 404"]
     );
-    assert_eq!(reason_of(&world, "S9").unwrap(), "health check failed: GET / returned 404");
     world.finish_calls();
     let [(_, Err(failed))] = &world.outcomes[..] else { panic!("{:?}", world.outcomes) };
     let told = failed.to_string();
@@ -166,6 +163,17 @@ fn a_seat_tells_why_it_has_no_replica_until_it_has_one() {
     assert_eq!(reason(&world).unwrap(), "replica \"S1\" could not be started: no such image");
     world.settle();
     assert_eq!(reason(&world), None);
+
+    // One that was never ready stays until another is there, with its reason.
+    let mut world = World::new(1);
+    world.boot(1);
+    world.finish_calls();
+    fail(&mut world, "S1", "GET / returned 404");
+    world.now += 61 * SECOND;
+    world.act();
+    let late = "replica \"S1\" was not ready within 60s: health check failed: GET / returned 404";
+    assert_eq!(reason(&world).unwrap(), late);
+    assert_eq!(reason_of(&world, "S1").unwrap(), "health check failed: GET / returned 404");
 }
 
 #[test]

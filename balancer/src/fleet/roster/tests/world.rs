@@ -21,6 +21,7 @@ pub(super) fn config() -> FleetConfig {
         max_replicas: 10,
         spares: 0,
         health: HealthLimits { rise: 1, fall: 3 },
+        check_interval: SECOND,
         outliers: OutlierConfig {
             consecutive: 5,
             base: 10 * SECOND,
