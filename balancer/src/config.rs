@@ -2,6 +2,7 @@
 
 mod admission;
 mod check;
+mod engine;
 mod fleet;
 mod forwarding;
 mod limits;
@@ -37,6 +38,7 @@ use crate::routing::placement::PlacementConfig;
 use crate::routing::policy::Policy;
 pub use admission::AdmissionConfig;
 use check::{must, within};
+pub use engine::EngineConfig;
 pub use fleet::HealthConfig;
 pub use forwarding::{ForwardedConfig, RetryConfig};
 pub use limits::{Limits, SHUTDOWN_MARGIN, ShutdownDeadlines, Timeouts};
@@ -60,6 +62,8 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// Where replicas run.
     pub runtime: RuntimeConfig,
+    /// The container engine.
+    pub engine: EngineConfig,
     /// How many to start first.
     pub replicas: usize,
     /// How many there may be.
@@ -132,7 +136,7 @@ pub enum ConfigError {
     #[error("cannot read {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
     /// The file is not TOML, or has an unknown key or a value of a wrong kind.
-    #[error("{}: {source}", path.display())]
+    #[error("invalid configuration file {}", path.display())]
     Toml {
         /// The file.
         path: PathBuf,
@@ -188,6 +192,7 @@ impl Config {
         let admission = admission::admission(&settings.admission)?;
         let overload = overload::overload(&settings.overload)?;
         let respawn = fleet::respawn(&settings.respawn)?;
+        let engine = engine::engine(&settings.engine)?;
         let spares = within("spares", settings.spares.unwrap_or(0), 0..=1_000)?;
         let timeouts = limits::timeouts(&settings.timeouts)?;
         let limits = limits::limits(&settings.limits)?;
@@ -227,6 +232,7 @@ impl Config {
             admin,
             tls,
             runtime,
+            engine,
             replicas,
             max_replicas,
             keep_replicas,
@@ -267,6 +273,7 @@ impl Config {
             ("[admin]", self.admin != running.admin),
             ("[tls]", self.tls != running.tls),
             ("what replicas are", self.runtime != running.runtime),
+            ("[engine]", self.engine != running.engine),
             ("replicas", self.replicas != running.replicas),
             ("max_replicas", self.max_replicas != running.max_replicas),
             ("keep_replicas", self.keep_replicas != running.keep_replicas),
@@ -311,6 +318,7 @@ impl Config {
             max_replicas: self.max_replicas,
             spares: self.spares,
             health: self.health.limits,
+            check_interval: self.health.interval,
             outliers: self.outliers,
             panic: self.health.panic,
             backoff: self.respawn,

@@ -2,7 +2,8 @@
 //!
 //! [`roster`] holds what was asked for and what is known to run; [`plan`] compares the two;
 //! the supervisor outside feeds the one and carries out the other. [`health`] is what is known of
-//! one replica, [`release`] what it runs, [`event`] what happened to it, [`overload`] who of many has
+//! one replica, [`reason`] why it is not ready, [`release`] what it runs, [`event`] what happened to
+//! it, [`overload`] who of many has
 //! too much to do, [`scale`] how many the load wants, [`listed`] how replicas that somebody else runs
 //! are written.
 
@@ -14,6 +15,7 @@ pub mod listed;
 pub mod observed;
 pub mod overload;
 pub mod plan;
+pub mod reason;
 pub mod release;
 pub mod roster;
 pub mod scale;

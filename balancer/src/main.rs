@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use balancer::watch::options::WatchSettings;
 use balancer::{Listeners, descriptors, telemetry, watch};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::warn;
+use tracing::{info, warn};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -125,7 +126,7 @@ fn run(serve: Serve) -> anyhow::Result<()> {
         admin: config.admin.listen.map(bind).transpose()?,
     };
     actix_web::rt::System::new().block_on(async {
-        let shutdown = shutdown(Some(config.timeouts.shutdown))?;
+        let mut shutdown = pin!(shutdown(Some(config.timeouts.shutdown))?);
         actix_web::rt::spawn(orphans::reap()?);
         match config.runtime.clone() {
             RuntimeConfig::Process { command, env } => {
@@ -134,11 +135,18 @@ fn run(serve: Serve) -> anyhow::Result<()> {
                 balancer::run(config, listeners, runtime, source, shutdown).await?;
             }
             RuntimeConfig::Docker(docker) => {
-                let runtime = Docker::connect(docker).await?;
+                let connecting = Docker::connect(docker, config.engine.wait);
+                let Some(runtime) = unless(shutdown.as_mut(), connecting).await else {
+                    return Ok(());
+                };
+                let runtime = runtime?;
                 balancer::run(config, listeners, runtime, source, shutdown).await?;
             }
             RuntimeConfig::Static(listed) => {
-                let runtime = Fixed::open(listed).await;
+                let opening = Fixed::open(listed);
+                let Some(runtime) = unless(shutdown.as_mut(), opening).await else {
+                    return Ok(());
+                };
                 balancer::run(config, listeners, runtime, source, shutdown).await?;
             }
         }
@@ -162,6 +170,22 @@ fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     rustix::net::listen(&listener, BACKLOG)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// Returns what `opening` comes to, or `None` if `shutdown` completes before: a start that waits
+/// for something ends at once.
+async fn unless<T>(
+    shutdown: Pin<&mut impl Future<Output = ()>>,
+    opening: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = shutdown => {
+            info!("shutting down before the start was complete");
+            None
+        }
+        opened = opening => Some(opened),
+    }
 }
 
 /// How much later than a shutdown should be over it is ended by force.

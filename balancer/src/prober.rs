@@ -37,13 +37,22 @@ pub struct Probe {
     pub hostname: Hostname,
     /// Where it was asked.
     pub address: SocketAddr,
-    /// Why it did not answer with success in time; none where it did.
-    pub error: Option<ProbeError>,
+    /// Why it failed; `None` if it was good.
+    pub failure: Option<Failure>,
+}
+
+/// A health check that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What went wrong.
+    pub error: ProbeError,
+    /// The same in full, for operators.
+    pub reason: Arc<str>,
 }
 
 /// Starts the probing of replicas.
 pub struct Prober {
-    config: HealthConfig,
+    config: Rc<HealthConfig>,
     places: Places,
     room: Arc<Semaphore>,
     results: mpsc::Sender<Probe>,
@@ -67,9 +76,12 @@ struct Bell {
 /// The one who asks.
 struct Watcher {
     hostname: Hostname,
+    config: Rc<HealthConfig>,
     client: Client,
     pace: Pace,
     news: News,
+    /// How the last health check that failed did so: most fail as the one before.
+    last: Option<Failure>,
     bell: Rc<Bell>,
     results: mpsc::Sender<Probe>,
 }
@@ -81,20 +93,24 @@ impl Prober {
     /// more would change nothing (as long as nothing but probes changes a replica's health).
     pub fn new(config: HealthConfig, results: mpsc::Sender<Probe>) -> Self {
         let places = Places::new(Instant::now(), config.interval);
+        let config = Rc::new(config);
         Self { config, places, room: client::room_for_kept(), results }
     }
 
     /// Probes a replica from now on: the first time at once, then after pauses that grow up to the
     /// interval (in its first minute, to a second), and from its first good answer on at its place
-    /// in the interval.
-    pub fn watch(&self, hostname: Hostname, address: SocketAddr) -> Watch {
+    /// in the interval. Its requests name `host`, or the address where there is none, unless the
+    /// configuration says otherwise.
+    pub fn watch(&self, hostname: Hostname, address: SocketAddr, host: Option<&str>) -> Watch {
         // The first probe is as good as under way.
         let bell = Rc::new(Bell { rung: Notify::new(), under_way: Cell::new(true) });
         let watcher = Watcher {
             hostname,
-            client: Client::new(&self.config, address, Arc::clone(&self.room)),
+            config: Rc::clone(&self.config),
+            client: Client::new(&self.config, address, host, Arc::clone(&self.room)),
             pace: Pace::new(self.places),
             news: News::new(self.config.limits.rise),
+            last: None,
             bell: Rc::clone(&bell),
             results: self.results.clone(),
         };
@@ -143,14 +159,24 @@ impl Watcher {
         }
     }
 
-    /// Tells a result; whether anybody listens.
-    async fn tell(&self, error: Option<ProbeError>) -> bool {
+    /// Sends a result. Returns whether the supervisor still receives results.
+    async fn tell(&mut self, error: Option<ProbeError>) -> bool {
         let (hostname, address) = (self.hostname.clone(), self.client.address());
-        if let Some(error) = &error {
-            let error = crate::telemetry::chain(error);
-            debug!(hostname = hostname.as_str(), %address, error, "probe failed");
+        let failure = error.map(|error| self.failure(error));
+        if let Some(Failure { reason, .. }) = &failure {
+            debug!(hostname = hostname.as_str(), reason = &**reason, "health check failed");
         }
-        let probe = Probe { hostname, address, error };
+        let probe = Probe { hostname, address, failure };
         self.results.send(probe).await.is_ok()
+    }
+
+    fn failure(&mut self, error: ProbeError) -> Failure {
+        if let Some(last) = self.last.as_ref().filter(|last| last.error == error) {
+            return last.clone();
+        }
+        let reason = error.reason(&self.config, self.client.address()).into();
+        let failure = Failure { error, reason };
+        self.last = Some(failure.clone());
+        failure
     }
 }

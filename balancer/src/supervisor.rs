@@ -374,7 +374,7 @@ impl<R: Runtime> Supervisor<R> {
     }
 
     fn probe(&mut self, probe: &Probe) {
-        let verdict = match probe.error {
+        let verdict = match probe.failure.as_ref().map(|failure| failure.error) {
             None => Verdict::Good,
             Some(ProbeError::Refused) => {
                 self.handles.note_refused(&probe.hostname);
@@ -382,7 +382,7 @@ impl<R: Runtime> Supervisor<R> {
             }
             Some(_) => Verdict::Bad,
         };
-        let why = probe.error.map(|error| Arc::new(error) as Cause);
+        let why = probe.failure.as_ref().map(|failure| Arc::clone(&failure.reason));
         self.roster.probed(&probe.hostname, probe.address, verdict, why, Instant::now());
     }
 

@@ -8,12 +8,15 @@ use super::settings::{HealthSettings, OutlierSettings, RespawnSettings};
 use super::value::Percent;
 use crate::fleet::backoff::BackoffConfig;
 use crate::fleet::health::{HealthLimits, OutlierConfig};
+use crate::http1::field::is_host;
 
 /// Probes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HealthConfig {
     /// What they ask for.
     pub path: String,
+    /// Their `Host`; `None` for the name of a listed server, and otherwise the address.
+    pub host: Option<String>,
     /// Time between two of one replica.
     pub interval: Duration,
     /// Time an answer may take.
@@ -40,6 +43,11 @@ pub(super) fn health(
     if !path.starts_with('/') || !path.bytes().all(|c| c.is_ascii_graphic()) {
         return Err(must("health_path", "must begin with '/' and have no spaces"));
     }
+    if let Some(host) = settings.host.as_deref().filter(|host| !is_named_host(host)) {
+        let expected = "must be a host name or an address, with a port at most, such as \
+                        web.example:8080";
+        return Err(must("health.host", format!("{expected}, not {host:?}")));
+    }
     let limits =
         HealthLimits { rise: settings.rise.unwrap_or(1), fall: settings.fall.unwrap_or(3) };
     within("health.rise", limits.rise, 1..=1_000)?;
@@ -48,6 +56,7 @@ pub(super) fn health(
     let slow_start = settings.slow_start.map(|span| given_span("health.slow_start", span));
     Ok(HealthConfig {
         path,
+        host: settings.host,
         interval: span("health.interval", settings.interval, interval)?,
         timeout: span("health.timeout", settings.timeout, 1)?,
         limits,
@@ -56,6 +65,10 @@ pub(super) fn health(
         panic: (panic < 1.0).then_some(panic),
         slow_start: slow_start.transpose()?.unwrap_or_default(),
     })
+}
+
+fn is_named_host(host: &str) -> bool {
+    !host.is_empty() && !host.starts_with(':') && is_host(host.as_bytes())
 }
 
 pub(super) fn outliers(settings: &OutlierSettings) -> Result<OutlierConfig, ConfigError> {

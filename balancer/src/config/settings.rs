@@ -1,6 +1,7 @@
 //! What the user typed: one struct for the file, the environment and the flags.
 
 mod admission;
+mod engine;
 mod fleet;
 mod forwarding;
 mod limits;
@@ -18,6 +19,7 @@ use serde::Deserialize;
 
 use super::value::{CommandLine, Server, Size, Variable};
 pub use admission::AdmissionSettings;
+pub use engine::EngineSettings;
 pub use fleet::{HealthSettings, OutlierSettings, RespawnSettings, ScaleSettings};
 pub use forwarding::{ForwardedSettings, RetrySettings};
 pub use limits::{LimitSettings, TimeoutSettings};
@@ -183,6 +185,10 @@ pub struct Settings {
     #[command(flatten)]
     pub maglev: MaglevSettings,
 
+    /// `[engine]`
+    #[command(flatten)]
+    pub engine: EngineSettings,
+
     /// `[health]`
     #[command(flatten)]
     pub health: HealthSettings,
@@ -318,7 +324,7 @@ impl Settings {
             network, port, memory, cpus, pids, pull, pool, keep_replicas, placement, policy, key,
             balance_factor,
             health_path, workers, log_format, access_log, log_level;
-            ring, classic, maglev, health, outliers, overload, admission, respawn, scale, timeouts, limits,
+            ring, classic, maglev, engine, health, outliers, overload, admission, respawn, scale, timeouts, limits,
             retry, forwarded, tls, admin, compat;
             route
         )

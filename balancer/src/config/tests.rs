@@ -22,10 +22,11 @@ fn flagged(arguments: &[&str]) -> Result<Config, String> {
 }
 
 /// Each table, and how the flags of its keys begin.
-const TABLES: [(&str, &str); 16] = [
+const TABLES: [(&str, &str); 17] = [
     ("ring", "ring"),
     ("classic", "classic"),
     ("maglev", "maglev"),
+    ("engine", "engine"),
     ("health", "health"),
     ("timeouts", "timeout"),
     ("limits", "limit"),
@@ -117,6 +118,41 @@ fn a_shutdown_has_one_deadline_which_leaves_replicas_their_time() {
         let [traffic, end] = [traffic, end].map(|ms| now + Duration::from_millis(ms));
         assert_eq!(deadlines, ShutdownDeadlines { traffic, end }, "{text}");
     }
+}
+
+#[test]
+fn an_engine_is_awaited_for_half_a_minute_or_as_long_as_is_said() {
+    let wait = |config: Config| config.engine.wait;
+    assert_eq!(wait(checked("").unwrap()), Duration::from_secs(30));
+    assert_eq!(wait(checked("[engine]\nwait = \"0s\"").unwrap()), Duration::ZERO);
+    assert_eq!(wait(flagged(&["--engine-wait", "2m"]).unwrap()), Duration::from_mins(2));
+    let told = flagged(&["--engine-wait", "25h"]).unwrap_err();
+    assert_eq!(told, "'engine.wait' must be 0s to 24h, not 1day 1h");
+}
+
+#[test]
+fn the_host_of_health_checks_is_a_name_or_an_address_with_a_port_at_most() {
+    let host = |host: &str| checked(&format!("[health]\nhost = {host:?}"));
+    for good in ["web.example", "web_1:8080", "10.0.0.1", "[::1]:80", "a:"] {
+        assert_eq!(host(good).unwrap().health.host.as_deref(), Some(good));
+    }
+    assert_eq!(checked("").unwrap().health.host, None);
+    for bad in ["", ":80", "a b", "a/b", "a:99999", "a:b", "::1", "a,b", "u@a", "a\r\nX: y"] {
+        let told = host(bad).unwrap_err();
+        assert!(told.starts_with("'health.host' must be a host name or an address, with a port"));
+        assert!(told.ends_with(&format!(", not {bad:?}")), "{told}");
+    }
+    let flag = flagged(&["--health-host", "web.example:81"]).unwrap();
+    assert_eq!(flag.health.host.as_deref(), Some("web.example:81"));
+}
+
+#[test]
+fn settings_of_the_engine_and_of_health_checks_need_a_restart() {
+    let running = checked("").unwrap();
+    let changed = checked("[engine]\nwait = \"1s\"\n[health]\nhost = \"a\"").unwrap();
+    let (config, keys) = changed.after(running.clone());
+    assert_eq!(keys, ["[engine]", "[health]"]);
+    assert_eq!((config.engine, config.health), (running.engine, running.health));
 }
 
 #[test]

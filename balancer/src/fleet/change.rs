@@ -8,6 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::listed::Server;
+use super::reason::NotReady;
 use super::seat::Hostname;
 
 /// A number of replicas, some of them by name.
@@ -145,12 +146,17 @@ pub enum Failed {
         death: Death,
     },
     /// A replica was not ready in time.
-    #[error("replica {:?} was not ready within {within:?}", hostname.as_str())]
+    #[error(
+        "replica {:?} was not ready within {within:?}{}",
+        hostname.as_str(), because(reason.as_ref())
+    )]
     NeverReady {
         /// Its name.
         hostname: Hostname,
         /// The start deadline.
         within: Duration,
+        /// Why it was not ready in the end, where that is known.
+        reason: Option<NotReady>,
     },
     /// The runtime could not stop a replica.
     #[error(
@@ -176,6 +182,11 @@ pub type Cause = Arc<dyn Error + Send + Sync>;
 pub fn chain(error: &dyn Error) -> String {
     let causes = successors(error.source(), |error: &&dyn Error| (*error).source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// Returns the end of a sentence that gives the reason.
+fn because(reason: Option<&NotReady>) -> String {
+    reason.map_or_else(String::new, |reason| format!(": {reason}"))
 }
 
 /// How a replica ended.

@@ -8,6 +8,7 @@ use super::health::Ejection;
 use super::observed::Place;
 use super::overload::Action;
 use super::plan::Why;
+use super::reason::NotReady;
 use super::scale::Reason;
 use super::seat::{Hostname, Seat};
 
@@ -47,6 +48,15 @@ pub struct Switched {
     pub by_controller: bool,
 }
 
+/// A replica that is not ready, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unready {
+    /// Why.
+    pub reason: NotReady,
+    /// Whether it was ready since it started: its state is `ejected`, otherwise `starting`.
+    pub ejected: bool,
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum What {
@@ -58,16 +68,18 @@ pub enum What {
     Listed,
     /// It takes requests.
     Ready,
-    /// It takes no requests; for its probes, with what the last one complained of.
-    Ejected(Ejection, Option<Cause>),
+    /// It takes no requests any more, with the reason in full where it is known.
+    Ejected(Ejection, Option<NotReady>),
+    /// It is not ready for another reason than the last event said.
+    NotReady(Unready),
     /// It has not answered for so long that it is to be replaced.
     Hung,
     /// It has ended.
     Died(Death),
     /// It could not be started.
     StartFailed(StartFailed),
-    /// It was not ready in time.
-    NeverReady,
+    /// It was not ready in time, with the last reason.
+    NeverReady(Option<NotReady>),
     /// It was a spare and has this seat now.
     Seated(Seat),
     /// It takes no new requests, and goes.
@@ -161,11 +173,12 @@ impl Event {
 
 impl What {
     /// Every [`name`](Self::name) there is.
-    pub const NAMES: [&str; 27] = [
+    pub const NAMES: [&str; 28] = [
         "starting",
         "adopted",
         "ready",
         "ejected",
+        "not-ready",
         "hung",
         "died",
         "start-failed",
@@ -199,10 +212,11 @@ impl What {
             What::Listed => "listed",
             What::Ready => "ready",
             What::Ejected(..) => "ejected",
+            What::NotReady(_) => "not-ready",
             What::Hung => "hung",
             What::Died(_) => "died",
             What::StartFailed(_) => "start-failed",
-            What::NeverReady => "never-ready",
+            What::NeverReady(_) => "never-ready",
             What::Seated(_) => "seated",
             What::Draining(_) => "draining",
             What::LeftElsewhere => "left-elsewhere",
@@ -233,10 +247,11 @@ impl What {
             What::Listed => "replica is listed",
             What::Ready => "replica is ready",
             What::Ejected(..) => "replica is ejected",
+            What::NotReady(_) => "replica not ready",
             What::Hung => "replica has not answered for too long and is to be replaced",
             What::Died(_) => "replica is dead",
             What::StartFailed(_) => "replica could not be started",
-            What::NeverReady => "replica was not ready in time and is removed",
+            What::NeverReady(_) => "replica was not ready in time and is removed",
             What::Seated(_) => "spare takes a seat",
             What::Draining(_) => "replica is leaving",
             What::LeftElsewhere => "replica is being removed by another balancer",
@@ -259,14 +274,21 @@ impl What {
         }
     }
 
-    /// The state of a replica from then on, where that is a new one.
+    /// Returns the state of the replica after the event, where the event says so.
     pub fn state(&self) -> Option<&'static str> {
         match self {
-            What::Starting | What::Adopted | What::Listed => Some("starting"),
+            What::Starting
+            | What::Adopted
+            | What::Listed
+            | What::NotReady(Unready { ejected: false, .. }) => Some("starting"),
             What::Ready => Some("ready"),
-            What::Ejected(..) | What::Hung => Some("ejected"),
+            What::Ejected(..) | What::Hung | What::NotReady(Unready { ejected: true, .. }) => {
+                Some("ejected")
+            }
             What::Draining(_) | What::LeftElsewhere => Some("draining"),
-            What::Died(_) | What::StartFailed(_) | What::NeverReady | What::Removed => Some("dead"),
+            What::Died(_) | What::StartFailed(_) | What::NeverReady(_) | What::Removed => {
+                Some("dead")
+            }
             What::Seated(_)
             | What::MarkFailed(_)
             | What::RemoveFailed(_)
@@ -290,7 +312,10 @@ impl What {
     pub fn reason(&self) -> Option<String> {
         match self {
             What::Ejected(why, None) => Some(why.to_string()),
-            What::Ejected(why, Some(last)) => Some(format!("{why}: {}", chain(last.as_ref()))),
+            What::Ejected(_, Some(reason)) | What::NotReady(Unready { reason, .. }) => {
+                Some(reason.to_string())
+            }
+            What::NeverReady(reason) => reason.as_ref().map(ToString::to_string),
             What::Died(death) => Some(death.to_string()),
             What::StartFailed(StartFailed::NameTaken) => Some("its name is taken".to_owned()),
             What::StartFailed(StartFailed::Other(cause))
@@ -329,7 +354,6 @@ impl What {
             | What::Listed
             | What::Ready
             | What::Hung
-            | What::NeverReady
             | What::LeftElsewhere
             | What::Removed
             | What::PanicOver
@@ -337,14 +361,15 @@ impl What {
         }
     }
 
-    /// Whether somebody may want to do something about it.
+    /// Reports whether an operator may have to act: such an event is logged as a warning.
     pub fn is_bad(&self) -> bool {
         match self {
+            What::NotReady(Unready { reason, ejected }) => *ejected || !reason.is_usual_at_start(),
             What::Ejected(..)
             | What::Hung
             | What::Died(_)
             | What::StartFailed(_)
-            | What::NeverReady
+            | What::NeverReady(_)
             | What::MarkFailed(_)
             | What::RemoveFailed(_)
             | What::Panic { .. }
@@ -385,10 +410,11 @@ mod tests {
             What::Adopted,
             What::Ready,
             What::Ejected(Ejection::Probes, None),
+            What::NotReady(Unready { reason: NotReady::Errors, ejected: true }),
             What::Hung,
             What::Died(Death::OutOfMemory),
             What::StartFailed(StartFailed::NameTaken),
-            What::NeverReady,
+            What::NeverReady(None),
             What::Seated(Seat::new(1).unwrap()),
             What::Draining(Why::Dead),
             What::LeftElsewhere,

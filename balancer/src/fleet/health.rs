@@ -13,6 +13,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::observed::Trouble;
+use super::reason::NotReady;
 
 /// How many probes in a row it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,9 +134,9 @@ impl fmt::Display for Ejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Ejection::Trouble(trouble) => trouble.fmt(f),
-            Ejection::Probes => f.write_str("its probes fail"),
-            Ejection::Refused => f.write_str("nobody listens at its address"),
-            Ejection::Errors => f.write_str("its answers are errors"),
+            Ejection::Probes => f.write_str("health check failed"),
+            Ejection::Refused => f.write_str("health check failed: connection refused"),
+            Ejection::Errors => NotReady::Errors.fmt(f),
         }
     }
 }
@@ -197,6 +198,11 @@ impl HealthTrack {
     pub fn troubled(&mut self, trouble: Option<Trouble>, now: Instant) {
         self.trouble = trouble;
         self.note_silence(now);
+    }
+
+    /// Returns what the runtime reports that keeps the replica from responding.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.trouble
     }
 
     /// Ejects it for errors; tells until when.

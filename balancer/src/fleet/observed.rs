@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::change::Death;
 use super::release::Release;
@@ -16,6 +17,8 @@ pub struct Observed {
     pub place: Place,
     /// Where it listens; `None` when it has no address now.
     pub address: Option<SocketAddr>,
+    /// Why it has no address, where the runtime knows; `None` for a replica that has one.
+    pub address_error: Option<Arc<str>>,
     /// Multiplies its share.
     pub weight: u32,
     /// Orders replicas by age.
@@ -122,8 +125,8 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Trouble::Paused => "paused",
-            Trouble::Unhealthy => "unhealthy by its own check",
-            Trouble::Stopping => "being stopped by someone else",
+            Trouble::Unhealthy => "container health: unhealthy",
+            Trouble::Stopping => "stopped from outside the balancer",
         })
     }
 }

@@ -21,6 +21,7 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backoff::{Backoff, BackoffConfig};
@@ -51,6 +52,8 @@ pub struct FleetConfig {
     pub spares: usize,
     /// When probes change a replica's health.
     pub health: HealthLimits,
+    /// Time between two health checks of a replica.
+    pub check_interval: Duration,
     /// When errors on real requests do.
     pub outliers: OutlierConfig,
     /// Above which share of bad ones they are believed to be good, if ever.
@@ -153,6 +156,8 @@ struct SeatRecord {
     not_before: Instant,
     /// What it had when the runtime was lost: starts that fail meanwhile are no fault of its.
     before_outage: Option<Backoff>,
+    /// Why its last replica was lost or never became ready; `None` once a replica is ready.
+    failure: Option<Arc<str>>,
     change: Option<ChangeId>,
 }
 
@@ -386,6 +391,7 @@ impl Roster {
             backoff: Backoff::default(),
             not_before: now,
             before_outage: None,
+            failure: None,
             change: None,
         }
     }

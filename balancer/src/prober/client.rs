@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::ProbeError;
-use super::answer::Reading;
+use super::answer::{After, Reading, Rest};
 use crate::config::HealthConfig;
 use crate::hop;
 
@@ -33,6 +33,8 @@ pub(super) struct Client {
     address: SocketAddr,
     timeout: Duration,
     request: Request,
+    /// A connection is being made.
+    connecting: bool,
     /// Counts probes around, from a random number on: replicas get their new connections at
     /// different times.
     count: u32,
@@ -46,9 +48,11 @@ struct Request {
     is_last: String,
 }
 
-/// A connection whose last answer is whole.
+/// A connection whose last response was good.
 struct Kept {
     stream: TcpStream,
+    /// What of that response may still come.
+    rest: Rest,
     _room: OwnedSemaphorePermit,
 }
 
@@ -63,12 +67,23 @@ pub(super) fn room_for_kept() -> Arc<Semaphore> {
 // === impl Client ===
 
 impl Client {
-    /// Nothing asked yet. A connection is kept where there is `room`.
-    pub(super) fn new(config: &HealthConfig, address: SocketAddr, room: Arc<Semaphore>) -> Self {
+    /// Nothing asked yet. The configured `Host` wins over `host`, and that over the address. A
+    /// connection is kept where there is `room`.
+    pub(super) fn new(
+        config: &HealthConfig,
+        address: SocketAddr,
+        host: Option<&str>,
+        room: Arc<Semaphore>,
+    ) -> Self {
+        let host = config.host.as_deref().or(host);
         Self {
             address,
             timeout: config.timeout,
-            request: Request::new(&config.path, address),
+            request: match host {
+                Some(host) => Request::new(&config.path, host),
+                None => Request::new(&config.path, &address.to_string()),
+            },
+            connecting: false,
             count: rand::rng().random_range(0..FRESH_EVERY),
             kept: None,
             room: Some(room).filter(|_| config.interval <= KEPT_MAX),
@@ -85,8 +100,11 @@ impl Client {
     /// # Errors
     /// [`ProbeError`], at the latest after the timeout. The next call makes a new connection then.
     pub(super) async fn ask(&mut self, fresh: bool) -> Result<(), ProbeError> {
-        let asked = timeout(self.timeout, self.exchange(fresh)).await;
-        asked.unwrap_or(Err(ProbeError::TimedOut))
+        match timeout(self.timeout, self.exchange(fresh)).await {
+            Ok(asked) => asked,
+            Err(_elapsed) if self.connecting => Err(ProbeError::ConnectTimedOut),
+            Err(_elapsed) => Err(ProbeError::TimedOut),
+        }
     }
 
     /// As if so many probes had been.
@@ -96,46 +114,46 @@ impl Client {
     }
 
     async fn exchange(&mut self, fresh: bool) -> Result<(), ProbeError> {
+        self.connecting = false;
         let fresh = fresh || self.count == 0;
         self.count = (self.count + 1) % FRESH_EVERY;
         // The next probe will have a new connection: the replica is told, and closes this one.
         let last = self.count == 0 || self.room.is_none();
         let request = if last { &self.request.is_last } else { &self.request.goes_on };
-        if let Some(mut kept) = self.kept.take().filter(|kept| !fresh && kept.is_silent()) {
+        let kept = self.kept.take().filter(|_| !fresh).and_then(Kept::usable);
+        if let Some(mut kept) = kept {
             match converse(&mut kept.stream, request).await {
                 // The replica closed it while it was idle, as it may.
                 Err(ProbeError::Closed) => {}
-                judged => {
-                    let keeps = judged? && !last;
-                    self.kept = Some(kept).filter(|_| keeps);
+                Err(error) => return Err(error),
+                Ok(After::Keep(rest)) if !last => {
+                    self.kept = Some(Kept { rest, ..kept });
                     return Ok(());
                 }
+                Ok(After::Keep(_) | After::Close) => return Ok(()),
             }
         }
+        self.connecting = true;
         let mut stream = connect(self.address).await?;
-        let keeps = converse(&mut stream, request).await? && !last;
-        let room = self.room.as_ref().filter(|_| keeps);
-        let room = room.and_then(|room| Arc::clone(room).try_acquire_owned().ok());
-        self.kept = room.map(|room| Kept { stream, _room: room });
+        self.connecting = false;
+        let after = converse(&mut stream, request).await?;
+        if let (After::Keep(rest), false, Some(room)) = (after, last, &self.room) {
+            let room = Arc::clone(room).try_acquire_owned().ok();
+            self.kept = room.map(|room| Kept { stream, rest, _room: room });
+        }
         Ok(())
     }
 }
 
 async fn connect(address: SocketAddr) -> Result<TcpStream, ProbeError> {
     TcpStream::connect(address).await.map_err(|error| {
-        debug!(%address, %error, "probe could not connect");
-        if error.kind() == io::ErrorKind::ConnectionRefused {
-            ProbeError::Refused
-        } else if error.kind() == io::ErrorKind::TimedOut {
-            ProbeError::TimedOut
-        } else {
-            ProbeError::Unreachable
-        }
+        debug!(%address, %error, "health check cannot connect");
+        ProbeError::of_connect(&error)
     })
 }
 
-/// Sends a request and reads its answer; whether the connection may be used again.
-async fn converse(stream: &mut TcpStream, request: &str) -> Result<bool, ProbeError> {
+/// Sends a request and reads the head of its response.
+async fn converse(stream: &mut TcpStream, request: &str) -> Result<After, ProbeError> {
     let (mut reading, mut input) = (Reading::default(), Vec::new());
     if stream.write_all(request.as_bytes()).await.is_err() {
         return Err(reading.broken());
@@ -143,13 +161,12 @@ async fn converse(stream: &mut TcpStream, request: &str) -> Result<bool, ProbeEr
     loop {
         input.reserve(READ);
         match stream.read_buf(&mut input).await {
-            Ok(0) => return reading.end().map(|()| false),
-            Ok(_) => {
-                if let Some(keeps) = reading.read(&mut input)? {
-                    return Ok(keeps);
+            Ok(1..) => {
+                if let Some(after) = reading.read(&mut input)? {
+                    return Ok(after);
                 }
             }
-            Err(_reset) => return Err(reading.broken()),
+            Ok(0) | Err(_) => return Err(reading.broken()),
         }
     }
 }
@@ -157,9 +174,11 @@ async fn converse(stream: &mut TcpStream, request: &str) -> Result<bool, ProbeEr
 // === impl Request ===
 
 impl Request {
-    fn new(path: &str, address: SocketAddr) -> Self {
-        let head =
-            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: balancer-probe\r\n");
+    fn new(path: &str, host: &str) -> Self {
+        let head = format!("GET {path} HTTP/1.1
+Host: {host}
+User-Agent: balancer-probe
+");
         // A server that is this balancer answers 508 and is never ready.
         let head = head + hop::line();
         let is_last = format!("{head}Connection: close\r\n\r\n");
@@ -170,10 +189,19 @@ impl Request {
 // === impl Kept ===
 
 impl Kept {
-    /// Whether nothing came while it was idle: neither its end nor an answer that nobody asked
-    /// for. No system call where nothing did.
-    fn is_silent(&self) -> bool {
+    /// Returns the connection if it can be used again: the last response has come whole, and
+    /// nothing else, neither the end of the connection nor bytes that were not asked for. Never
+    /// waits. Makes no system call where nothing has come.
+    fn usable(mut self) -> Option<Self> {
+        while self.rest.read().is_none() {
+            let input = self.rest.input();
+            input.reserve(READ);
+            if !matches!(self.stream.try_read_buf(input), Ok(1..)) {
+                return None;
+            }
+        }
         let read = self.stream.try_read(&mut [0]);
-        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        let silent = read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        (silent && self.rest.read() == Some(true)).then_some(self)
     }
 }

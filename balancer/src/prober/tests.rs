@@ -32,6 +32,8 @@ enum Act {
     /// The same, once it is released.
     Hold(&'static str),
     AnswerAndClose(&'static str),
+    /// Answers the head, and the body in a packet of its own.
+    InTwo(&'static str, &'static str),
     Close,
     /// Takes it and says nothing.
     Hang,
@@ -92,6 +94,12 @@ impl Replica {
             self.moved.notify_one();
             match script(Request { number, nth }) {
                 Act::Answer(answer) => stream.write_all(answer.as_bytes()).await.unwrap(),
+                Act::InTwo(head, body) => {
+                    stream.set_nodelay(true).unwrap();
+                    stream.write_all(head.as_bytes()).await.unwrap();
+                    tokio::time::sleep(ms(20)).await;
+                    stream.write_all(body.as_bytes()).await.unwrap();
+                }
                 Act::Hold(answer) => {
                     self.release.notified().await;
                     stream.write_all(answer.as_bytes()).await.unwrap();
@@ -132,6 +140,7 @@ impl Replica {
 fn prober(interval: Duration, timeout: Duration, rise: u32) -> (Prober, mpsc::Receiver<Probe>) {
     let config = HealthConfig {
         path: "/well?now".to_owned(),
+        host: None,
         interval,
         timeout,
         limits: HealthLimits { rise, fall: 3 },
@@ -156,7 +165,7 @@ fn name() -> Hostname {
 async fn next(probes: &mut mpsc::Receiver<Probe>) -> Option<ProbeError> {
     let probe = timeout(PATIENCE, probes.recv()).await.expect("no result came").unwrap();
     assert_eq!(probe.hostname, name());
-    probe.error
+    probe.failure.map(|failure| failure.error)
 }
 
 /// What the first probe of a replica comes to that acts like this.
@@ -164,7 +173,7 @@ fn first(timeout: Duration, act: fn() -> Act) -> Option<ProbeError> {
     System::new().block_on(async {
         let replica = Replica::start(move |_| act()).await;
         let (prober, mut probes) = prober(NEVER, timeout, 1);
-        let _watch = prober.watch(name(), replica.address);
+        let _watch = prober.watch(name(), replica.address, None);
         next(&mut probes).await
     })
 }
@@ -174,7 +183,7 @@ fn a_probe_is_a_plain_request_and_any_2xx_is_good() {
     System::new().block_on(async {
         let replica = Replica::start(|_| Act::Answer("HTTP/1.1 204 Fine\r\n\r\n")).await;
         let (prober, mut probes) = prober(ms(10), NEVER, 1);
-        let _watch = prober.watch(name(), replica.address);
+        let _watch = prober.watch(name(), replica.address, None);
         assert_eq!(next(&mut probes).await, None);
         let every = FRESH_EVERY as usize;
         replica.wait_for("enough probes", |replica| replica.requests() >= every).await;
@@ -193,14 +202,13 @@ fn a_probe_is_a_plain_request_and_any_2xx_is_good() {
 
 #[test]
 fn bad_answers_are_told_with_their_reason() {
-    let cases: [(fn() -> Act, ProbeError); 7] = [
+    let cases: [(fn() -> Act, ProbeError); 6] = [
         (|| Act::Answer("HTTP/1.1 503 Busy\r\n"), ProbeError::TimedOut),
         (|| Act::Answer("HTTP/1.1 503 Busy\r\n\r\n"), ProbeError::Status(503)),
         (|| Act::Close, ProbeError::Closed),
-        (|| Act::AnswerAndClose("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok"), ProbeError::Cut),
+        (|| Act::AnswerAndClose("HTTP/1.1 200 OK\r\nContent-Le"), ProbeError::Cut),
         (|| Act::Answer("220 mail.example ESMTP\r\n"), ProbeError::Head(BadHead::StartLine)),
         (|| Act::Hang, ProbeError::TimedOut),
-        (|| Act::Answer("HTTP/1.1 200 OK\r\n\r\nwithout an end"), ProbeError::TimedOut),
     ];
     for (act, error) in cases {
         let timeout = if error == ProbeError::TimedOut { ms(50) } else { NEVER };
@@ -209,14 +217,79 @@ fn bad_answers_are_told_with_their_reason() {
 }
 
 #[test]
-fn an_answer_without_an_end_is_given_up() {
+fn a_body_is_not_waited_for_whatever_its_length_or_framing() {
+    let cases: [fn() -> Act; 5] = [
+        || Act::Answer("HTTP/1.1 200 OK\r\n\r\n"),
+        || Act::Answer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhalf"),
+        || Act::Answer("HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n"),
+        || Act::Answer("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nha"),
+        || Act::Flood("HTTP/1.1 200 OK\r\n\r\nand so on "),
+    ];
+    for act in cases {
+        System::new().block_on(async {
+            let replica = Replica::start(move |_| act()).await;
+            // Without a timeout: a health check that waits for the body would never end.
+            let (prober, mut probes) = prober(ms(1), NEVER, 2);
+            let _watch = prober.watch(name(), replica.address, None);
+            assert_eq!(next(&mut probes).await, None);
+            assert_eq!(next(&mut probes).await, None);
+            // A connection with a body that is not at its end is closed, not used again.
+            replica.wait_for("the end of a connection", |replica| replica.ended.get() > 0).await;
+            let connections = replica.connections.borrow();
+            assert!(connections.iter().all(|requests| *requests <= 1), "{connections:?}");
+        });
+    }
+}
+
+#[test]
+fn a_body_that_comes_after_its_head_does_not_cost_the_connection() {
     System::new().block_on(async {
-        let act = |_| Act::Flood("HTTP/1.1 200 OK\r\n\r\nand so on ");
-        let replica = Replica::start(act).await;
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
+        let replica = Replica::start(move |_| Act::InTwo(head, "ok")).await;
+        let (prober, mut probes) = prober(ms(100), NEVER, 1);
+        let _watch = prober.watch(name(), replica.address, None);
+        assert_eq!(next(&mut probes).await, None);
+        replica
+            .wait_for("a second request on a connection", |replica| {
+                replica.connections.borrow().iter().any(|requests| *requests >= 2)
+            })
+            .await;
+    });
+}
+
+#[test]
+fn the_host_is_the_configured_one_then_the_servers_then_the_address() {
+    System::new().block_on(async {
+        let replica = Replica::start(|_| OK_ACT).await;
+        let (prober, _probes) = prober(ms(10), NEVER, 1);
+        let room = || Arc::new(Semaphore::new(0));
+        let configured =
+            HealthConfig { host: Some("set.example".to_owned()), ..(*prober.config).clone() };
+        for (config, host, sent) in [
+            (&*prober.config, None, replica.address.to_string()),
+            (&*prober.config, Some("web:8080"), "web:8080".to_owned()),
+            (&configured, Some("web:8080"), "set.example".to_owned()),
+            (&configured, None, "set.example".to_owned()),
+        ] {
+            let mut client = Client::new(config, replica.address, host, room());
+            assert_eq!(client.ask(true).await, Ok(()));
+            let head = replica.heads.borrow().last().unwrap().clone();
+            assert!(head.contains(&format!("\r\nHost: {sent}\r\n")), "{head}");
+        }
+    });
+}
+
+#[test]
+fn a_failure_has_its_reason_in_full() {
+    System::new().block_on(async {
+        let replica = Replica::start(|_| Act::Answer("HTTP/1.1 404 No\r\n\r\n")).await;
         let (prober, mut probes) = prober(NEVER, NEVER, 1);
-        let _watch = prober.watch(name(), replica.address);
-        assert_eq!(next(&mut probes).await, Some(ProbeError::TooLarge));
-        replica.wait_for("the end of the connection", |replica| replica.ended.get() > 0).await;
+        let _watch = prober.watch(name(), replica.address, None);
+        for _ in 0..2 {
+            let probe = timeout(PATIENCE, probes.recv()).await.unwrap().unwrap();
+            let reason: Arc<str> = "GET /well?now returned 404".into();
+            assert_eq!(probe.failure, Some(Failure { error: ProbeError::Status(404), reason }));
+        }
     });
 }
 
@@ -227,7 +300,7 @@ fn nobody_there_is_refused_and_seen_once_it_is_there() {
         let address = listener.local_addr().unwrap();
         drop(listener);
         let (prober, mut probes) = prober(NEVER, NEVER, 1);
-        let _watch = prober.watch(name(), address);
+        let _watch = prober.watch(name(), address, None);
         assert_eq!(next(&mut probes).await, Some(ProbeError::Refused));
         assert_eq!(next(&mut probes).await, Some(ProbeError::Refused));
         let listener = TcpListener::bind(address).await.unwrap();
@@ -248,7 +321,7 @@ fn one_that_takes_connections_and_no_more_is_found_by_the_timeout() {
         // Nobody accepts: the kernel does, as for a stopped process.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (prober, mut probes) = prober(NEVER, ms(50), 1);
-        let _watch = prober.watch(name(), listener.local_addr().unwrap());
+        let _watch = prober.watch(name(), listener.local_addr().unwrap(), None);
         assert_eq!(next(&mut probes).await, Some(ProbeError::TimedOut));
     });
 }
@@ -258,7 +331,7 @@ fn a_connection_is_kept_for_many_probes_and_then_made_anew() {
     System::new().block_on(async {
         let replica = Replica::start(|_| OK_ACT).await;
         let (prober, mut probes) = prober(ms(1), NEVER, 1);
-        let _watch = prober.watch(name(), replica.address);
+        let _watch = prober.watch(name(), replica.address, None);
         assert_eq!(next(&mut probes).await, None);
         replica
             .wait_for("four connections", |replica| replica.connections.borrow().len() > 3)
@@ -277,7 +350,7 @@ fn a_connection_that_the_replica_ends_is_not_kept() {
         let ends = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
         let replica = Replica::start(move |_| Act::Answer(ends)).await;
         let (prober, _probes) = prober(ms(1), NEVER, 1);
-        let _watch = prober.watch(name(), replica.address);
+        let _watch = prober.watch(name(), replica.address, None);
         replica.wait_for("twenty probes", |replica| replica.requests() >= 20).await;
         assert!(replica.connections.borrow().iter().all(|requests| *requests <= 1));
     });
@@ -288,7 +361,7 @@ fn no_connection_is_kept_over_a_long_interval() {
     System::new().block_on(async {
         let replica = Replica::start(|_| OK_ACT).await;
         let (prober, mut probes) = prober(NEVER, NEVER, 1);
-        let _watch = prober.watch(name(), replica.address);
+        let _watch = prober.watch(name(), replica.address, None);
         assert_eq!(next(&mut probes).await, None);
         replica.wait_for("its end", |replica| replica.ended.get() == 1).await;
         assert!(replica.heads.borrow()[0].ends_with("\r\nConnection: close\r\n\r\n"));
@@ -304,7 +377,7 @@ fn a_kept_connection_that_was_closed_while_idle_is_no_failure() {
         System::new().block_on(async {
             let replica = Replica::start(script).await;
             let (prober, mut probes) = prober(ms(1), NEVER, 1);
-            let _watch = prober.watch(name(), replica.address);
+            let _watch = prober.watch(name(), replica.address, None);
             assert_eq!(next(&mut probes).await, None);
             replica.wait_for("fifty probes", |replica| replica.requests() >= 50).await;
             assert!(probes.try_recv().is_err(), "nothing else was told");
@@ -319,7 +392,7 @@ fn what_comes_on_a_kept_connection_unasked_is_no_answer() {
         let late = "HTTP/1.1 204 Fine\r\n\r\nHTTP/1.1 408 Late\r\nConnection: close\r\n\r\n";
         let replica = Replica::start(move |_| Act::Answer(late)).await;
         let (prober, mut probes) = prober(ms(1), NEVER, 1);
-        let _watch = prober.watch(name(), replica.address);
+        let _watch = prober.watch(name(), replica.address, None);
         assert_eq!(next(&mut probes).await, None);
         replica.wait_for("twenty probes", |replica| replica.requests() >= 20).await;
         assert!(probes.try_recv().is_err(), "nothing else was told");
@@ -334,7 +407,8 @@ fn a_bad_probe_and_a_wish_for_it_lead_to_a_new_connection() {
             move |request: Request| Act::Answer(if request.number == 2 { bad } else { OK });
         let replica = Replica::start(script).await;
         let (prober, _probes) = prober(ms(10), NEVER, 1);
-        let mut client = Client::new(&prober.config, replica.address, Arc::clone(&prober.room));
+        let mut client =
+            Client::new(&prober.config, replica.address, None, Arc::clone(&prober.room));
         client.begin_at(1);
         for (fresh, result) in [
             (false, Ok(())),
@@ -357,7 +431,7 @@ fn no_more_connections_are_kept_than_there_is_room_for() {
         let (prober, _probes) = prober(ms(10), NEVER, 1);
         let room = Arc::new(Semaphore::new(1));
         let client = || {
-            let mut client = Client::new(&prober.config, replica.address, Arc::clone(&room));
+            let mut client = Client::new(&prober.config, replica.address, None, Arc::clone(&room));
             client.begin_at(1);
             client
         };
@@ -385,7 +459,7 @@ fn good_results_are_told_until_rise_in_a_row_and_bad_ones_always() {
         };
         let replica = Replica::start(script).await;
         let (prober, mut probes) = prober(ms(1), NEVER, 2);
-        let _watch = prober.watch(name(), replica.address);
+        let _watch = prober.watch(name(), replica.address, None);
         let (bad, busy) = (Some(ProbeError::Status(500)), Some(ProbeError::Status(503)));
         for expected in [None, None, bad, None, None, busy, busy, None, None] {
             assert_eq!(next(&mut probes).await, expected);
@@ -401,7 +475,7 @@ fn now_probes_at_once_unless_a_probe_is_under_way() {
         let script = |request: Request| if request.number == 1 { Act::Hold(OK) } else { OK_ACT };
         let replica = Replica::start(script).await;
         let (prober, mut probes) = prober(NEVER, NEVER, 1);
-        let watch = prober.watch(name(), replica.address);
+        let watch = prober.watch(name(), replica.address, None);
         watch.now();
         assert_eq!(next(&mut probes).await, None);
         replica.wait_for("the end of the first", |replica| replica.ended.get() == 1).await;
@@ -413,7 +487,7 @@ fn now_probes_at_once_unless_a_probe_is_under_way() {
         replica.release.notify_one();
         replica.wait_for("the end of the second", |replica| replica.ended.get() == 2).await;
         // A third would have been begun before this one.
-        let _other = prober.watch(name(), replica.address);
+        let _other = prober.watch(name(), replica.address, None);
         assert_eq!(next(&mut probes).await, None);
         assert_eq!(replica.connections.borrow().len(), 3);
         watch.now();
@@ -426,7 +500,7 @@ fn a_dropped_watch_ends_the_probe_under_way() {
     System::new().block_on(async {
         let replica = Replica::start(|_| Act::Hang).await;
         let (prober, mut probes) = prober(ms(1), NEVER, 1);
-        let watch = prober.watch(name(), replica.address);
+        let watch = prober.watch(name(), replica.address, None);
         replica.wait_for("a probe", |replica| replica.requests() == 1).await;
         drop((watch, prober));
         replica.wait_for("its end", |replica| replica.ended.get() == 1).await;
@@ -439,7 +513,7 @@ fn a_dropped_watch_ends_the_probing() {
     System::new().block_on(async {
         let replica = Replica::start(|_| OK_ACT).await;
         let (prober, mut probes) = prober(ms(5), NEVER, 1);
-        let watch = prober.watch(name(), replica.address);
+        let watch = prober.watch(name(), replica.address, None);
         replica.wait_for("some probes", |replica| replica.requests() == 5).await;
         drop((watch, prober));
         assert_eq!(next(&mut probes).await, None);

@@ -21,6 +21,7 @@
 
 mod body;
 mod call;
+mod connect;
 mod events;
 mod labels;
 mod network;
@@ -37,7 +38,6 @@ use std::time::{Duration, Instant};
 
 use actix_web::rt::spawn;
 use bollard::Docker as Api;
-use bollard::errors::Error as ApiError;
 use bollard::models::ContainerSummary;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
@@ -47,7 +47,7 @@ use bollard::query_parameters::{
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::{Mark, ReplicaSpec, Runtime, RuntimeError};
 use crate::config::DockerConfig;
@@ -61,14 +61,8 @@ use network::Network;
 use pull::Puller;
 use sight::{Seen, Sight};
 
-/// The oldest API that has all that is asked for (`init` came last): that of Docker 1.13.
-const OLDEST_API: (usize, usize) = (1, 25);
-
 /// The engine's usual address.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
-
-/// The client's own deadline, out of the way: every call has one of ours.
-const NO_DEADLINE: Duration = Duration::from_hours(48);
 
 /// How long a name may be taken by what is not to be seen: a container that somebody is just making
 /// or removing.
@@ -107,41 +101,34 @@ enum Found {
 
 impl Docker {
     /// Connects to the engine that `DOCKER_HOST` names (`/var/run/docker.sock` by default),
-    /// negotiates the API version, and makes the network if it is absent.
+    /// negotiates the API version, and makes the network if it is absent. An engine that cannot be
+    /// reached is awaited for `wait`.
     ///
     /// # Errors
-    /// When the engine cannot be reached, its API is too old, or the network cannot be made.
-    pub async fn connect(config: DockerConfig) -> Result<Self, RuntimeError> {
+    /// When the engine cannot be reached in time or may not be used, its API is too old, or the
+    /// network cannot be made.
+    pub async fn connect(config: DockerConfig, wait: Duration) -> Result<Self, RuntimeError> {
         let at = std::env::var("DOCKER_HOST").unwrap_or_else(|_| DEFAULT_HOST.to_owned());
-        Self::connect_to(&at, config).await
+        let attempt = async |patience| {
+            let docker = Self::connect_to(&at, config.clone(), patience).await?;
+            // An engine that hangs may still tell its version.
+            docker.containers(None).await?;
+            Ok(docker)
+        };
+        connect::await_engine(&at, wait, attempt).await
     }
 
-    async fn connect_to(at: &str, config: DockerConfig) -> Result<Self, RuntimeError> {
-        let unreachable = |source: ApiError| RuntimeError::Unreachable {
-            at: at.to_owned(),
-            source: source.into(),
-        };
-        let api = Api::connect_with_host(at).map_err(unreachable)?.with_timeout(NO_DEADLINE);
-        let api = timeout(CALL_DEADLINE, api.negotiate_version())
-            .await
-            .map_err(|_late| RuntimeError::Timeout {
-                action: format!("answer at {at}"),
-                within: CALL_DEADLINE,
-            })?
-            .map_err(unreachable)?;
-        let version = api.client_version();
-        if (version.major_version, version.minor_version) < OLDEST_API {
-            let (major, minor) = OLDEST_API;
-            return Err(RuntimeError::Engine {
-                action: format!("speak version {major}.{minor} of its API or a later one"),
-                source: format!("{version} is what it has at {at}").into(),
-            });
-        }
-        debug!(%version, "container engine found");
+    async fn connect_to(
+        at: &str,
+        config: DockerConfig,
+        patience: Duration,
+    ) -> Result<Self, RuntimeError> {
+        let api = connect::connect(at, patience).await?;
         let changed = Rc::new(Notify::new());
         let sight = Sight::new(api.clone(), config.network.clone(), config.port);
-        let (pool, witness) = (config.pool.clone(), Rc::clone(&sight.witness));
-        let events = events::subscribe(api.clone(), pool, Rc::clone(&changed), witness);
+        let (pool, network) = (config.pool.clone(), config.network.clone());
+        let (hint, witness) = (Rc::clone(&changed), Rc::clone(&sight.witness));
+        let events = events::subscribe(api.clone(), pool, network, hint, witness);
         let subscription = spawn(events);
         let puller = Puller::new(api.clone(), config.pull_deadline);
         let network = Network::new(api.clone(), config.network.clone(), config.pool.clone());

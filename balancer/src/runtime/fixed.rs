@@ -24,7 +24,7 @@ use crate::fleet::listed::Server;
 use crate::fleet::observed::Observed;
 use crate::fleet::seat::Hostname;
 use crate::telemetry::chain;
-use book::{Book, Resolved};
+use book::{Book, Noted, Resolved};
 use resolver::Resolver;
 use watched::Watched;
 
@@ -51,7 +51,7 @@ struct List {
 
 impl Fixed {
     /// Lists the servers of a configuration, and keeps to them. A name that cannot be resolved is
-    /// told in the log, and tried again.
+    /// a replica without an address, and is tried again.
     pub async fn open(config: ServersConfig) -> Self {
         Self::open_with(config, Resolver::system(), RESOLVE_EVERY).await
     }
@@ -172,24 +172,23 @@ impl List {
         }
     }
 
-    /// Takes what a name came to; where that is an error, its last addresses stay.
+    /// Takes the result of a look-up. If it is an error, the last addresses of the name stay.
     fn note(&self, server: &Server, found: Result<Vec<std::net::SocketAddr>, RuntimeError>) {
         let mut book = self.book.borrow_mut();
-        let news = book.note(&server.id(), found.is_ok());
-        match found {
-            Ok(addresses) => {
-                if news {
-                    info!(%server, "name is resolved again");
-                }
-                if book.resolved(&server.id(), &addresses) {
-                    self.changed.notify_one();
-                }
+        let error = found.as_ref().err().map(|error| chain(error));
+        match book.note(&server.id(), error.as_deref().map(Into::into)) {
+            Noted::Nothing => {}
+            Noted::Resolved => info!(%server, "name resolved again"),
+            Noted::Stale => {
+                warn!(%server, error, "name not resolved; its last addresses stay in use");
             }
-            Err(error) if news => {
-                let error = chain(&error);
-                warn!(%server, error, "name is not resolved; what it came to before stays");
-            }
-            Err(_told_before) => {}
+            // Its replica has the error as the reason why it is not ready.
+            Noted::Unresolved => self.changed.notify_one(),
+        }
+        if let Ok(addresses) = found
+            && book.resolved(&server.id(), &addresses)
+        {
+            self.changed.notify_one();
         }
     }
 }

@@ -251,6 +251,7 @@ impl Running {
             hostname: hostname.clone(),
             place: self.place,
             address: Some(self.address),
+            address_error: None,
             weight: 1,
             created: self.created,
             release: self.release.clone(),

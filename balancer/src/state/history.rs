@@ -58,7 +58,7 @@ pub struct Entry {
     pub hostname: Option<String>,
     /// Its seat, if it has one.
     pub seat: Option<u32>,
-    /// The replica's state from then on, where that is a new one.
+    /// The replica's state after the event, where the event says so.
     pub state: Option<&'static str>,
     /// Why.
     pub reason: Option<String>,

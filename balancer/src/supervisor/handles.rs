@@ -10,7 +10,7 @@ use tracing::error;
 use super::Supervisor;
 use crate::fleet::observed::Place;
 use crate::fleet::roster::Roster;
-use crate::fleet::seat::Hostname;
+use crate::fleet::seat::{Hostname, MemberId};
 use crate::prober::{Prober, Watch};
 use crate::routing::placement::{Member, Placement};
 use crate::routing::pool::Pool;
@@ -138,7 +138,13 @@ impl Handles {
         for (hostname, place, address) in roster.running() {
             let known = self.by_name.get(hostname);
             if known.is_none_or(|handle| handle.watch.is_none() || handle.address != address) {
-                let watch = Some(self.prober.watch(hostname.clone(), address));
+                // Servers by name may choose what they serve by it, and a health check must ask
+                // for the same as requests do.
+                let host = match place {
+                    Place::Member(MemberId::Address(_)) => Some(host_of(hostname.server())),
+                    Place::Member(MemberId::Seat(_)) | Place::Spare | Place::Unknown => None,
+                };
+                let watch = Some(self.prober.watch(hostname.clone(), address, host));
                 let handle = Handle { address, replica: None, watch };
                 let before = self.by_name.insert(hostname.clone(), handle);
                 if let Some(replica) = before.and_then(|handle| handle.replica) {
@@ -177,6 +183,12 @@ impl Handles {
             roster.knows(hostname)
         });
     }
+}
+
+/// Returns the `Host` of a server that is listed as `host:port`: without the port where it is the
+/// default (RFC 9110 4.2.3).
+fn host_of(server: &str) -> &str {
+    server.strip_suffix(":80").unwrap_or(server)
 }
 
 // === impl Supervisor ===

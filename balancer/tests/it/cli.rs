@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use crate::support::Balancer;
+use crate::support::{Balancer, wait_for};
 
 fn balancer(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_balancer")).args(arguments).output().unwrap()
@@ -52,6 +52,10 @@ fn a_bad_file_is_refused_with_the_field_and_what_it_must_be() {
         ("key = \"header:\"", "'key' is wrong"),
         ("[health]\nrise = 0", "'health.rise' must be 1 to 1000"),
         ("[health]\ninterval = \"fast\"", "is no duration such as"),
+        ("[engine]\nwait = \"25h\"", "'engine.wait' must be 0s to 24h, not 1day 1h"),
+        ("[health]\nhost = \"a b\"", "'health.host' must be a host name or an address"),
+        ("[health]\nhost = \"\"", "'health.host' must be"),
+        ("[health]\nhost = \"a:99999\"", "'health.host' must be"),
         ("[timeouts]\nconnect = \"0s\"", "'timeouts.connect' must be 1ms to 24h"),
         ("servers = [\"a\"]", "the port is missing"),
         ("servers = [\"a:1\", \"a:1\"]", "must not list \"a:1\" twice"),
@@ -81,6 +85,25 @@ fn a_bad_file_is_refused_with_the_field_and_what_it_must_be() {
     assert!(checked("replicas = 2\n[ring]\nvirtual_nodes = 10").0);
     assert_eq!(balancer(&["check", "/no/such/file"]).status.code(), Some(1));
     assert_eq!(balancer(&["--no-such-flag"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_reported_once() {
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    let path = file.path().to_str().unwrap();
+    std::fs::write(file.path(), "replicas = 1").unwrap();
+    let running = Balancer::start(&["--config", path]);
+    std::fs::write(file.path(), "replicas = = 1").unwrap();
+    for arguments in [["check", path], ["--config", path]] {
+        let said = String::from_utf8(balancer(&arguments).stderr).unwrap();
+        assert_eq!(said.matches("TOML parse error").count(), 1, "{said}");
+        assert_eq!(said.matches(path).count(), 1, "{said}");
+    }
+    running.signal(rustix::process::Signal::HUP);
+    let kept = "configuration is not good; the one that was read before stays";
+    let line = wait_for("the refusal of the file", || running.events(kept).pop());
+    let error = line.fields["error"].as_str().unwrap();
+    assert_eq!(error.matches("TOML parse error").count(), 1, "{error}");
 }
 
 #[test]

@@ -321,7 +321,7 @@ fn a_first_fleet_whose_names_are_taken_gets_others_and_the_stranger_is_left_alon
 fn an_engine_that_cannot_be_reached_is_named_and_ends_the_balancer() {
     let socket = "unix:///nonexistent.sock";
     let mut child = Command::new(env!("CARGO_BIN_EXE_balancer"))
-        .args(["--listen", "127.0.0.1:0", "--runtime", "docker"])
+        .args(["--listen", "127.0.0.1:0", "--runtime", "docker", "--engine-wait", "0s"])
         .env_clear()
         .env("DOCKER_HOST", socket)
         .stdout(Stdio::null())

@@ -46,14 +46,19 @@ pub(crate) struct Made {
 impl Engine {
     /// An engine without containers, on a socket in a directory of its own.
     pub(crate) fn start() -> Self {
+        let engine = Self::absent();
+        engine.up();
+        engine
+    }
+
+    /// The same, and it does not run yet.
+    pub(crate) fn absent() -> Self {
         let shared = Arc::new(Shared {
             world: Mutex::new(World::new()),
             changed: Condvar::new(),
             streams: Mutex::default(),
         });
-        let engine = Self { shared, dir: TempDir::new().unwrap() };
-        engine.up();
-        engine
+        Self { shared, dir: TempDir::new().unwrap() }
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -143,6 +148,12 @@ impl Engine {
     /// Kills what runs in a container, and tells its death as [`news`](Self::news) says.
     pub(crate) fn kill(&self, id: &str) {
         self.exit(id, 137);
+    }
+
+    /// Takes a container off its network, or back to it.
+    pub(crate) fn attach(&self, id: &str, attached: bool) {
+        self.world().attach(id, attached);
+        self.shared.changed.notify_all();
     }
 
     /// Ends what runs in a container with this code.

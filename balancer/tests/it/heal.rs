@@ -8,6 +8,7 @@ mod listed;
 mod many;
 mod outliers;
 mod panic;
+mod reasons;
 mod refused;
 mod roll;
 mod slow_start;

@@ -267,9 +267,22 @@ fn a_name_is_shown_as_it_was_written_and_one_that_is_unknown_stops_nothing() {
     let balancer = Balancer::start(&["--servers", &servers]);
     assert_eq!(balancer.wait_for_replicas(1), [format!("LocalHost:{port}")]);
     assert_eq!(balancer.get("/home").status, 200);
-    let told = balancer.events("name is not resolved; what it came to before stays");
-    assert_eq!(told.len(), 1);
-    assert_eq!(told[0].fields["server"], format!("nobody.invalid:{port}"));
+    let unresolved = format!("nobody.invalid:{port}");
+    let reason = wait_for("the reason of the other", || {
+        let answer = request(balancer.admin, "GET", "/admin/fleet", &[], b"");
+        let replicas = answer.json()["message"]["replicas"].clone();
+        let found = replicas.as_array()?.iter().find(|it| it["hostname"] == unresolved)?.clone();
+        assert_eq!((&found["state"], &found["address"]), (&json!("starting"), &json!(null)));
+        Some(found["reason"].as_str()?.to_owned())
+    });
+    let expected = format!("cannot resolve {unresolved:?}: ");
+    assert!(reason.starts_with(&expected), "{reason}");
+    let told = wait_for("the log line", || balancer.events("replica not ready").pop());
+    assert_eq!(
+        (&told.fields["hostname"], &told.fields["reason"]),
+        (&unresolved.into(), &reason.into())
+    );
+    assert_eq!(balancer.events("replica not ready").len(), 1);
 }
 
 // === /add and /rm ===
@@ -314,7 +327,10 @@ fn a_server_that_is_never_ready_is_not_listed_nor_are_those_with_it() {
     balancer.wait_for_replicas(1);
     let (second, gone) = (b.address.to_string(), nobody().to_string());
     let answer = change(&balancer, "/add", &[&second, &gone]);
-    let expected = format!("<Error> replica {gone:?} was not ready within 1s");
+    let expected = format!(
+        "<Error> replica {gone:?} was not ready within 1s: health check failed: connection to \
+         {gone} refused"
+    );
     assert_eq!((answer.status, answer.message()), (500, expected));
     assert_eq!(balancer.replicas(), std::slice::from_ref(&own));
     let answer = change(&balancer, "/add", &[&second, "nobody.invalid:80"]);

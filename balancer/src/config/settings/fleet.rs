@@ -18,6 +18,11 @@ pub struct HealthSettings {
     #[arg(id = "health-timeout", long, env = "BALANCER_HEALTH_TIMEOUT", value_name = "DURATION")]
     pub timeout: Option<Span>,
 
+    /// The Host field of health checks, such as web.example:8080 [default: a listed server as it is
+    /// listed, without port 80; otherwise the replica's address]
+    #[arg(id = "health-host", long, env = "BALANCER_HEALTH_HOST", value_name = "HOST")]
+    pub host: Option<String>,
+
     /// Good probes in a row until a replica takes requests [default: 1]
     #[arg(id = "health-rise", long, env = "BALANCER_HEALTH_RISE", value_name = "N")]
     pub rise: Option<u32>,
@@ -158,7 +163,7 @@ impl HealthSettings {
     pub(super) fn or(self, other: Self) -> Self {
         first_of!(
             self, other;
-            interval, timeout, rise, fall, start_deadline, replace_after, panic, slow_start;
+            interval, timeout, host, rise, fall, start_deadline, replace_after, panic, slow_start;
         )
     }
 }

@@ -1,23 +1,28 @@
 //! What is to be done now: health reassessed, the plan made, its actions begun.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::Rng;
 
 use super::record::{Record, WHOLE};
 use super::{Effect, Roster};
 use crate::fleet::change::Failed;
-use crate::fleet::event::What;
-use crate::fleet::health::{Ejection, Health};
+use crate::fleet::event::{Unready, What};
+use crate::fleet::health::Health;
 use crate::fleet::observed::Place;
 use crate::fleet::plan::{self, Action, Desired, Fitness, Phase, Seen, Vacancy, Why};
 use crate::fleet::seat::{Hostname, Seat};
+
+/// How long an owned replica that starts may be in a condition that is usual at a start before that
+/// is reported: a check interval, and at least this. Otherwise every start would be reported.
+const USUAL_FOR: Duration = Duration::from_secs(1);
 
 impl Roster {
     /// What is to be done now, and when to ask again if nothing happens before.
     pub fn act(&mut self, now: Instant, rng: &mut impl Rng) -> (Vec<Effect>, Option<Instant>) {
         let overdue = self.expire(now, rng);
-        let due = [overdue, self.reassess_all(now)].into_iter().flatten().min();
+        let (changed, reported) = (self.reassess_all(now), self.report_reasons(now));
+        let due = [overdue, changed, reported].into_iter().flatten().min();
         if self.config.listed {
             let (effects, wake) = self.act_listed(now);
             return (effects, [wake, due].into_iter().flatten().min());
@@ -250,15 +255,16 @@ impl Roster {
                 continue;
             }
             if since + deadline <= now {
+                let reason = record.not_ready();
                 record.phase = Phase::Dead;
-                late.push((hostname.clone(), record.place, record.release.clone()));
+                late.push((hostname.clone(), record.place, record.release.clone(), reason));
             } else {
                 next = [next, Some(since + deadline)].into_iter().flatten().min();
             }
         }
-        for (hostname, place, release) in late {
-            self.tell(&hostname, place, What::NeverReady);
-            let failed = Failed::NeverReady { hostname, within: deadline };
+        for (hostname, place, release, reason) in late {
+            self.tell(&hostname, place, What::NeverReady(reason.clone()));
+            let failed = Failed::NeverReady { hostname, within: deadline, reason };
             self.place_failed(place, failed, None, &release, now, rng);
             self.revision += 1;
         }
@@ -319,6 +325,9 @@ impl Roster {
                 if let Some(seat) = claims {
                     self.claim(seat, false, now);
                 }
+                if let Some(seat) = place.seat().and_then(|seat| self.seats.get_mut(&seat)) {
+                    seat.failure = None;
+                }
                 if begins {
                     self.note_success();
                     self.warm(hostname, now);
@@ -327,13 +336,59 @@ impl Roster {
             }
             Health::Ejected(why) => {
                 record.ready_since = None;
-                let last = record.last_bad.clone().filter(|_| why == Ejection::Probes);
-                // Another reason for the same is no news.
+                // A change of the reason of an ejected replica is reported by itself.
                 if !matches!(before, Health::Ejected(_)) {
-                    self.tell(hostname, place, What::Ejected(why, last));
+                    let reason = record.not_ready();
+                    record.reports.note(reason.clone());
+                    self.tell(hostname, place, What::Ejected(why, reason));
                 }
             }
         }
+    }
+
+    /// Reports the replicas whose reason for not being ready is another than the last one that was
+    /// reported. Returns when the next report is due that has to wait.
+    fn report_reasons(&mut self, now: Instant) -> Option<Instant> {
+        let usual_for = self.config.check_interval.max(USUAL_FOR);
+        let (mut due, mut changed) = (None, Vec::new());
+        for (hostname, record) in &mut self.records {
+            let Some(reason) = record.not_ready() else {
+                if record.is_ready() {
+                    record.reports.clear();
+                }
+                continue;
+            };
+            if record.reports.has_reported(&reason) {
+                continue;
+            }
+            let usual = !self.config.listed && reason.is_usual_at_start();
+            let reported = match record.phase {
+                Phase::Starting { since } if usual && since + usual_for > now => {
+                    Err(since + usual_for)
+                }
+                Phase::Starting { .. }
+                | Phase::Up
+                | Phase::Launching
+                | Phase::Made { .. }
+                | Phase::Draining { .. }
+                | Phase::StartFailed
+                | Phase::Dead
+                | Phase::Removing
+                | Phase::RemoveFailed { .. } => record.reports.report(&reason, now),
+            };
+            match reported {
+                Ok(()) => {
+                    let ejected = record.phase == Phase::Up;
+                    let unready = Unready { reason, ejected };
+                    changed.push((hostname.clone(), record.place, What::NotReady(unready)));
+                }
+                Err(at) => due = [due, Some(at)].into_iter().flatten().min(),
+            }
+        }
+        for (hostname, place, what) in changed {
+            self.tell(&hostname, place, what);
+        }
+        due
     }
 
     /// When most replicas that run look bad at once, the probe is likelier to be wrong (Envoy's

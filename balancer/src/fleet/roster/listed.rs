@@ -265,12 +265,21 @@ impl Roster {
     }
 
     /// A listing has a replica that is known.
-    pub(super) fn compare_listed(&mut self, observed: &Observed) {
+    pub(super) fn compare_listed(&mut self, observed: &Observed, now: Instant) {
         let Some(record) = self.records.get_mut(&observed.hostname) else { return };
         // What is leaving goes to its end, and is taken in anew after that.
         if !matches!(record.phase, Phase::Starting { .. } | Phase::Up) {
             return;
         }
+        record.address_error.clone_from(&observed.address_error);
+        if record.address.is_none() && record.leaves.is_none() && observed.address.is_some() {
+            // Its name could not be resolved before.
+            record.address = observed.address;
+            record.place = observed.place;
+            record.phase = Phase::Starting { since: now };
+            self.revision += 1;
+        }
+        let Some(record) = self.records.get_mut(&observed.hostname) else { return };
         if record.address != observed.address || record.place != observed.place {
             record.leaves = Some(Leave::AtOnce);
             self.revision += 1;
@@ -290,7 +299,9 @@ impl Roster {
         }
         let change = record.change;
         let by = Leave::By(now + HANDOVER);
-        record.leaves = Some(if change.is_some() { Leave::AtOnce } else { by });
+        // A server without an address has no requests to finish.
+        let at_once = change.is_some() || record.address.is_none();
+        record.leaves = Some(if at_once { Leave::AtOnce } else { by });
         self.revision += 1;
         let server = id_of(hostname);
         let left = |(name, record): (&Hostname, &Record)| {
@@ -394,11 +405,14 @@ impl Roster {
                 let mut replicas = self.enlisted_by(id, server).peekable();
                 replicas.peek().is_none() || replicas.any(|(_, record)| !record.is_ready())
             };
-            let first = enlisting.servers.iter().find(unready).map(|(server, _)| server.hostname());
-            late.extend(first.map(|hostname| (id, hostname)));
+            let first = enlisting.servers.iter().find(unready).map(|(server, _)| server);
+            late.extend(first.map(|server| {
+                let reason = self.enlisted_by(id, server).find_map(|(_, r)| r.not_ready());
+                (id, server.hostname(), reason)
+            }));
         }
-        for (id, hostname) in late {
-            self.fail_enlisting(id, Failed::NeverReady { hostname, within });
+        for (id, hostname, reason) in late {
+            self.fail_enlisting(id, Failed::NeverReady { hostname, within, reason });
         }
         next
     }

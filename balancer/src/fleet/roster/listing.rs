@@ -129,7 +129,7 @@ impl Roster {
         rng: &mut impl Rng,
     ) {
         if self.config.listed {
-            return self.compare_listed(&observed);
+            return self.compare_listed(&observed, now);
         }
         let hostname = observed.hostname.clone();
         let Some(record) = self.records.get_mut(&hostname) else {
@@ -147,6 +147,7 @@ impl Roster {
             (Phase::Made { .. }, Condition::Made) | (Phase::Draining { .. }, Condition::Made) => {}
             (Phase::Made { .. }, Condition::Running | Condition::Troubled(_)) => {
                 record.address = observed.address;
+                record.address_error.clone_from(&observed.address_error);
                 record.phase = Phase::Starting { since: now };
                 self.revision += 1;
             }
@@ -164,8 +165,11 @@ impl Roster {
                 return;
             }
             (Phase::Starting { .. } | Phase::Up, _) if record.address != observed.address => {
-                // Restarted by someone else: a new process at a new address, not ready yet.
+                // Restarted from outside: a new process at a new address, not ready yet. Or it has
+                // left its network, and no request can reach it.
                 record.address = observed.address;
+                record.address_error.clone_from(&observed.address_error);
+                record.failed_check = None;
                 record.phase = Phase::Starting { since: now };
                 record.health = HealthTrack::new();
                 record.standing = Health::Starting;

@@ -1,17 +1,19 @@
 //! What is seen of single replicas: outcomes of starts and stops, probes, errors.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rand::Rng;
 
 use super::Roster;
 use super::record::Record;
-use crate::fleet::change::{Cause, Failed};
+use crate::fleet::change::{Cause, Failed, chain};
 use crate::fleet::event::{StartFailed, What};
 use crate::fleet::health::Verdict;
 use crate::fleet::observed::{Observed, Place};
 use crate::fleet::plan::Phase;
+use crate::fleet::reason::NotReady;
 use crate::fleet::release::Release;
 use crate::fleet::seat::Hostname;
 
@@ -32,6 +34,7 @@ impl Roster {
         match result {
             Ok(observed) => {
                 record.address = observed.address;
+                record.address_error = observed.address_error;
                 record.created = Some(observed.created);
                 record.phase = Phase::Starting { since: now };
                 record.release = observed.release;
@@ -128,13 +131,13 @@ impl Roster {
         self.revision += 1;
     }
 
-    /// A probe of a replica at `address` has ended; where not well, this is why.
+    /// Takes the result of a health check of a replica at `address`; `why` says why it failed.
     pub fn probed(
         &mut self,
         hostname: &Hostname,
         address: SocketAddr,
         verdict: Verdict,
-        why: Option<Cause>,
+        why: Option<Arc<str>>,
         now: Instant,
     ) {
         let limits = self.config.health;
@@ -144,7 +147,10 @@ impl Roster {
         let runs = matches!(record.phase, Phase::Starting { .. } | Phase::Up);
         if runs && record.address == Some(address) {
             record.health.probed(verdict, limits, now);
-            record.last_bad = why;
+            record.failed_check = why.map(|why| match verdict {
+                Verdict::Refused => NotReady::Refused(why),
+                Verdict::Good | Verdict::Bad => NotReady::Failed(why),
+            });
             self.reassess(hostname, now);
         }
     }
@@ -192,6 +198,7 @@ impl Roster {
         else {
             return;
         };
+        seat.failure = Some(chain(&failed).into());
         if let Some(change) = seat.change {
             return self.fail_change(change, failed);
         }

@@ -17,7 +17,7 @@ pub struct Occupant {
     pub standing: Standing,
     /// Who is there; of several the one that is closest to serving. None where nobody is.
     pub hostname: Option<Hostname>,
-    /// Why it is ejected, or how the last one ended.
+    /// Why it is not ready, or how the last one ended.
     pub reason: Option<String>,
 }
 
@@ -86,10 +86,11 @@ impl Roster {
                 occupant.standing = standing;
                 occupant.hostname = (standing != Standing::Empty).then(|| hostname.clone());
                 occupant.reason = match standing {
-                    Standing::Ready | Standing::Disabled | Standing::Starting => None,
-                    Standing::Ejected | Standing::Draining | Standing::Empty => {
-                        super::status::reason(record)
-                    }
+                    Standing::Ready | Standing::Disabled => None,
+                    Standing::Starting
+                    | Standing::Ejected
+                    | Standing::Draining
+                    | Standing::Empty => super::status::reason(record),
                 };
             }
         };

@@ -1,6 +1,7 @@
 //! What is known of one replica.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::overload::Off;
@@ -9,6 +10,7 @@ use crate::fleet::change::{Cause, Death};
 use crate::fleet::health::{Ejection, Health, HealthTrack};
 use crate::fleet::observed::{Observed, Place, Trouble};
 use crate::fleet::plan::Phase;
+use crate::fleet::reason::{NotReady, Reports};
 use crate::fleet::release::Release;
 use crate::fleet::seat::Seat;
 
@@ -19,6 +21,8 @@ pub(super) const WHOLE: u8 = 10;
 pub(super) struct Record {
     pub(super) place: Place,
     pub(super) address: Option<SocketAddr>,
+    /// Why it has no address, where the runtime knows.
+    pub(super) address_error: Option<Arc<str>>,
     pub(super) weight: u32,
     pub(super) created: Option<u64>,
     pub(super) release: Release,
@@ -28,8 +32,10 @@ pub(super) struct Record {
     pub(super) standing: Health,
     /// How it ended.
     pub(super) death: Option<Death>,
-    /// What its last probe that was told complained of.
-    pub(super) last_bad: Option<Cause>,
+    /// Why its last health check failed, if it did.
+    pub(super) failed_check: Option<NotReady>,
+    /// Which reasons for not being ready were reported.
+    pub(super) reports: Reports,
     pub(super) ready_since: Option<Instant>,
     /// Since when its share grows; none for one that has its whole share at once.
     pub(super) warming_since: Option<Instant>,
@@ -70,6 +76,7 @@ impl Record {
         Self {
             place,
             address: None,
+            address_error: None,
             weight: 1,
             created: None,
             release,
@@ -77,7 +84,8 @@ impl Record {
             health: HealthTrack::new(),
             standing: Health::Starting,
             death: None,
-            last_bad: None,
+            failed_check: None,
+            reports: Reports::new(),
             ready_since: None,
             warming_since: None,
             tenths: WHOLE,
@@ -99,6 +107,7 @@ impl Record {
     pub(super) fn found(observed: Observed, phase: Phase, stamp: Tick) -> Self {
         Self {
             address: observed.address,
+            address_error: observed.address_error,
             weight: observed.weight,
             created: Some(observed.created),
             phase,
@@ -135,6 +144,37 @@ impl Record {
             }
         };
         is_failing && self.change.is_none() && self.is_enabled()
+    }
+
+    /// Returns why a replica that runs is not ready; `None` if it is ready, does not run, or
+    /// nothing is known yet.
+    pub(super) fn not_ready(&self) -> Option<NotReady> {
+        match self.phase {
+            Phase::Starting { .. } | Phase::Up if !self.is_ready() => self.last_reason(),
+            Phase::Starting { .. }
+            | Phase::Up
+            | Phase::Launching
+            | Phase::Made { .. }
+            | Phase::Draining { .. }
+            | Phase::StartFailed
+            | Phase::Dead
+            | Phase::Removing
+            | Phase::RemoveFailed { .. } => None,
+        }
+    }
+
+    /// Returns the same for a replica that may have been given up meanwhile.
+    pub(super) fn last_reason(&self) -> Option<NotReady> {
+        if self.address.is_none() {
+            return Some(NotReady::NoAddress(self.address_error.clone()));
+        }
+        match (self.health.trouble(), self.standing) {
+            (Some(trouble), _) => Some(NotReady::Trouble(trouble)),
+            (None, Health::Ejected(Ejection::Errors)) => Some(NotReady::Errors),
+            (None, Health::Starting | Health::Ready | Health::Ejected(_)) => {
+                self.failed_check.clone()
+            }
+        }
     }
 
     pub(super) fn is_enabled(&self) -> bool {

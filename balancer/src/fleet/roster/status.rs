@@ -42,7 +42,7 @@ pub struct ReplicaStatus {
     pub state: &'static str,
     /// Whether it takes new requests while it is ready: nobody has switched it off.
     pub enabled: bool,
-    /// Why it is ejected, or how it ended.
+    /// Why it is not ready, or how it ended; `None` for one that is ready.
     pub reason: Option<String>,
     /// Where it listens.
     pub address: Option<SocketAddr>,
@@ -65,6 +65,9 @@ pub struct SeatStatus {
     pub crash_loop: bool,
     /// Milliseconds until the next start, where that is waited for.
     pub retry_in_ms: Option<u64>,
+    /// Why its last replica was lost or never became ready, until a replica is ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// The spares as they are.
@@ -160,6 +163,7 @@ impl Roster {
                 seat: seat.get(),
                 failures: record.backoff.failures(),
                 crash_loop: record.backoff.failures() >= CRASH_LOOP,
+                reason: record.failure.as_ref().map(ToString::to_string),
                 retry_in_ms: waits.then(|| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
                 hostname,
             }
@@ -181,13 +185,19 @@ fn state(record: &Record) -> &'static str {
     }
 }
 
-/// Why a replica is ejected, or how it ended.
+/// Returns why a replica is not ready, or how it ended; `None` for one that is ready or leaves.
 pub(super) fn reason(record: &Record) -> Option<String> {
-    match (record.phase, record.standing) {
-        (Phase::Up, Health::Ejected(why)) => Some(why.to_string()),
-        (Phase::Dead | Phase::Removing | Phase::RemoveFailed { .. }, _) => {
-            record.death.map(|death| death.to_string())
-        }
-        _ => None,
+    match record.phase {
+        Phase::Starting { .. } | Phase::Up => match (record.not_ready(), record.standing) {
+            (Some(reason), _) => Some(reason.to_string()),
+            (None, Health::Ejected(why)) => Some(why.to_string()),
+            (None, Health::Starting | Health::Ready) => None,
+        },
+        Phase::Dead | Phase::Removing | Phase::RemoveFailed { .. } => match record.death {
+            Some(death) => Some(death.to_string()),
+            None if record.ready_since.is_some() => None,
+            None => record.last_reason().map(|reason| reason.to_string()),
+        },
+        Phase::Launching | Phase::Made { .. } | Phase::Draining { .. } | Phase::StartFailed => None,
     }
 }

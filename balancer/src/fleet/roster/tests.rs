@@ -3,6 +3,7 @@
 mod heal;
 mod listed;
 mod overload;
+mod reasons;
 mod rehearse;
 mod roll;
 mod walk;
@@ -144,7 +145,7 @@ fn removal_takes_the_named_then_the_unready_then_any() {
         world.roster.running().find(|(name, ..)| name.as_str() == "S3").unwrap();
     let (hostname, address) = (hostname.clone(), address);
     for _ in 0..3 {
-        world.roster.probed(&hostname, address, Verdict::Bad, Some(cause("silent")), world.now);
+        world.roster.probed(&hostname, address, Verdict::Bad, Some("silent".into()), world.now);
     }
     world.roster.remove(change(2, &["S1"]), &mut world.rng).unwrap();
     world.settle();

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bollard::Docker as Api;
+use bollard::errors::Error as ApiError;
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt as _;
 use tokio::sync::Notify;
@@ -30,30 +31,51 @@ const EVENTS: [&str; 10] =
     ["die", "oom", "kill", "stop", "destroy", "start", "restart", "pause", "unpause", "rename"];
 const HEALTH: &str = "health_status";
 
-/// Tells the witness of every event of the pool's containers, and hints at it; hints, too, whenever
-/// the subscription was lost: events may have been missed then. Never ends.
+/// A container that leaves its network loses its address, and is told of as an event of the network.
+const NETWORK_EVENTS: [&str; 2] = ["connect", "disconnect"];
+
+type Filters = HashMap<String, Vec<String>>;
+
+/// Tells the witness of every event of the pool's containers, and hints at it and at every event
+/// of their network; hints, too, whenever the subscription was lost: events may have been missed
+/// then. Never ends.
 pub(super) async fn subscribe(
     api: Api,
     pool: String,
+    network: String,
     changed: Rc<Notify>,
     witness: Rc<RefCell<Witness>>,
 ) {
-    let events = EVENTS.into_iter().chain([HEALTH]).map(str::to_owned).collect();
-    let filters = HashMap::from([
-        ("type".to_owned(), vec!["container".to_owned()]),
-        ("label".to_owned(), vec![format!("{POOL}={pool}")]),
-        ("event".to_owned(), events),
+    let own = |key: &str, value: String| (key.to_owned(), vec![value]);
+    let kinds = |kinds: &[&str]| -> (String, Vec<String>) {
+        ("event".to_owned(), kinds.iter().map(|kind| (*kind).to_owned()).collect())
+    };
+    let containers: Filters = HashMap::from([
+        own("type", "container".to_owned()),
+        own("label", format!("{POOL}={pool}")),
+        kinds(&[&EVENTS[..], &[HEALTH]].concat()),
+    ]);
+    let networks: Filters = HashMap::from([
+        own("type", "network".to_owned()),
+        own("network", network),
+        kinds(&NETWORK_EVENTS),
     ]);
     let mut pause = AGAIN.0;
     let mut last: Option<i64> = None;
     loop {
         let began = Instant::now();
-        let mut options = EventsOptionsBuilder::new().filters(&filters);
-        if let Some(last) = last {
-            // What came meanwhile is told, too, if the engine still knows it.
-            options = options.since(&since(last));
-        }
-        let mut events = std::pin::pin!(api.events(Some(options.build())));
+        let stream = |filters: &Filters| {
+            let mut options = EventsOptionsBuilder::new().filters(filters);
+            if let Some(last) = last {
+                // What came meanwhile is told, too, if the engine still knows it.
+                options = options.since(&since(last));
+            }
+            api.events(Some(options.build()))
+        };
+        let mut events = std::pin::pin!(stream(&containers));
+        let mut others = std::pin::pin!(stream(&networks));
+        // An engine that refuses the second subscription has the periodic listing.
+        let mut has_others = true;
         // When to hint, and how long after it again.
         let (mut hint, mut next) = (None, tokio::time::Instant::now());
         loop {
@@ -67,6 +89,21 @@ pub(super) async fn subscribe(
                     }
                     Some(Err(error)) => {
                         debug!(%error, "subscription to container events was lost");
+                        break;
+                    }
+                    None => break,
+                },
+                event = others.next(), if has_others => match event {
+                    Some(Ok(event)) => {
+                        last = event.time_nano.or(last);
+                        hint = Some((next, LAG.0));
+                    }
+                    Some(Err(error @ ApiError::DockerResponseServerError { .. })) => {
+                        debug!(%error, "network events are not available");
+                        has_others = false;
+                    }
+                    Some(Err(error)) => {
+                        debug!(%error, "subscription to network events was lost");
                         break;
                     }
                     None => break,

@@ -74,11 +74,11 @@ impl Puller {
     }
 
     async fn attempt(&self, image: &str) -> Result<(), PullError> {
-        info!(image, "image is pulled");
+        info!(image, "pulling image");
         let began = Instant::now();
         let attempt = timeout(self.deadline, self.stream(image));
         attempt.await.unwrap_or(Err(PullError::Late(self.deadline)))?;
-        info!(image, took_ms = began.elapsed().as_millis() as u64, "image was pulled");
+        info!(image, took_ms = began.elapsed().as_millis() as u64, "image pulled");
         Ok(())
     }
 

@@ -69,14 +69,17 @@ impl Sight {
             let text = networks.get(&self.network)?.ip_address.as_ref()?;
             Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, self.port))
         });
+        let condition = self.condition(&id, &container).await;
+        let lost = address.is_none() && super::is_up(condition);
         let replica = Observed {
             hostname: identity.hostname,
             place: identity.place,
             address,
+            address_error: lost.then(|| format!("no address on network {:?}", self.network).into()),
             weight: 1,
             created: container.created.and_then(|at| at.try_into().ok()).unwrap_or(0),
             release: identity.release,
-            condition: self.condition(&id, &container).await,
+            condition,
             leaving: identity.leaving,
         };
         Some(Seen { id, name, paused: container.state == Some(State::PAUSED), replica })

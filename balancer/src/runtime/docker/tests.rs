@@ -84,7 +84,7 @@ impl Pool {
     }
 
     async fn docker(&self) -> Docker {
-        Docker::connect_to(DEFAULT_HOST, config(&self.name)).await.unwrap()
+        Docker::connect_to(DEFAULT_HOST, config(&self.name), CALL_DEADLINE).await.unwrap()
     }
 
     /// A hostname that nobody else on this engine has.

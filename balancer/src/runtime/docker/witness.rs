@@ -247,6 +247,7 @@ fn vanished(identity: Identity, created: u64) -> Observed {
         hostname: identity.hostname,
         place: identity.place,
         address: None,
+        address_error: None,
         weight: 1,
         created,
         release: identity.release,

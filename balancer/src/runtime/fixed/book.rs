@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::fleet::listed::Server;
 use crate::fleet::observed::{Condition, Observed, Place};
@@ -20,9 +21,11 @@ struct Entry {
     server: Server,
     /// By `/add`.
     added: bool,
-    /// Its name could not be resolved the last time.
-    unresolved: bool,
+    /// Why its name could not be resolved the last time, if it could not.
+    unresolved: Option<Arc<str>>,
     replicas: Vec<Known>,
+    /// Orders it among the others as long as it has no replica.
+    created: u64,
 }
 
 /// One address of a server.
@@ -33,19 +36,36 @@ struct Known {
     created: u64,
 }
 
+/// What a look-up of a name changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Noted {
+    /// Nothing that was not known.
+    Nothing,
+    /// It succeeded after one that failed.
+    Resolved,
+    /// It failed, and the last addresses of the server stay.
+    Stale,
+    /// It failed, or failed otherwise than before, and the server has no address.
+    Unresolved,
+}
+
 /// What names came to, by the [`id`](Server::id) of their servers.
 pub(super) type Resolved = BTreeMap<String, Vec<SocketAddr>>;
 
 // === impl Book ===
 
 impl Book {
-    /// One replica for each address; of two servers with one address the first has it.
+    /// Returns one replica for each address; of two servers with one address the first has it. A
+    /// server without any address is one replica that cannot be reached.
     pub(super) fn list(&self) -> Vec<Observed> {
         let mut addresses = BTreeSet::new();
         let mut listing = Vec::with_capacity(self.entries.len());
         for entry in &self.entries {
             let own = entry.replicas.iter().filter(|known| addresses.insert(known.address));
             listing.extend(own.map(|known| known.observed(entry.server.weight)));
+            if entry.replicas.is_empty() {
+                listing.push(entry.unreachable());
+            }
         }
         listing
     }
@@ -97,7 +117,9 @@ impl Book {
         let id = server.id();
         let literal = server.literal().map(|address| vec![address]);
         let addresses = literal.or_else(|| resolved.get(&id).cloned());
-        self.entries.push(Entry { server, added, unresolved: false, replicas });
+        self.next += 1;
+        let created = self.next;
+        self.entries.push(Entry { server, added, unresolved: None, replicas, created });
         if let Some(addresses) = addresses {
             self.resolved(&id, &addresses);
         }
@@ -129,10 +151,25 @@ impl Book {
         changed
     }
 
-    /// Whether a name can be resolved: whether that is news.
-    pub(super) fn note(&mut self, id: &str, resolves: bool) -> bool {
-        let entry = self.entries.iter_mut().find(|entry| entry.server.id() == id);
-        entry.is_some_and(|entry| std::mem::replace(&mut entry.unresolved, !resolves) == resolves)
+    /// Takes the error of a look-up of a name, or its success. Returns what that changed.
+    pub(super) fn note(&mut self, id: &str, error: Option<Arc<str>>) -> Noted {
+        let Some(entry) = self.entries.iter_mut().find(|entry| entry.server.id() == id) else {
+            return Noted::Nothing;
+        };
+        let before = std::mem::replace(&mut entry.unresolved, error);
+        match (&before, &entry.unresolved) {
+            (None, None) => Noted::Nothing,
+            (Some(_), None) => Noted::Resolved,
+            (before, after) if entry.replicas.is_empty() => {
+                if before == after {
+                    Noted::Nothing
+                } else {
+                    Noted::Unresolved
+                }
+            }
+            (Some(_), Some(_)) => Noted::Nothing,
+            (None, Some(_)) => Noted::Stale,
+        }
     }
 
     /// Lists a server no more.
@@ -146,6 +183,27 @@ impl Book {
     }
 }
 
+// === impl Entry ===
+
+impl Entry {
+    /// Returns the replica that stands for a server without an address.
+    fn unreachable(&self) -> Observed {
+        let error = self.unresolved.clone();
+        let error = error.unwrap_or_else(|| "its name is being resolved".into());
+        Observed {
+            hostname: self.server.hostname(),
+            place: Place::Unknown,
+            address: None,
+            address_error: Some(error),
+            weight: self.server.weight,
+            created: self.created,
+            release: Release::default(),
+            condition: Condition::Running,
+            leaving: false,
+        }
+    }
+}
+
 // === impl Known ===
 
 impl Known {
@@ -154,6 +212,7 @@ impl Known {
             hostname: self.hostname.clone(),
             place: Place::Member(MemberId::Address(self.address)),
             address: Some(self.address),
+            address_error: None,
             weight,
             created: self.created,
             release: Release::default(),
@@ -181,8 +240,11 @@ mod tests {
         book
     }
 
+    /// The replicas that have an address.
     fn names(book: &Book) -> Vec<String> {
-        book.list().iter().map(|replica| replica.hostname.to_string()).collect()
+        let mut listing = book.list();
+        listing.retain(|replica| replica.address.is_some());
+        listing.iter().map(|replica| replica.hostname.to_string()).collect()
     }
 
     #[test]
@@ -234,7 +296,7 @@ mod tests {
         book.resolved("web:80", &at(&["10.0.0.1", "10.0.0.2"]));
         book.resolved("a:80", &at(&["10.0.0.3"]));
         let created: Vec<u64> = book.list().iter().map(|replica| replica.created).collect();
-        assert_eq!(created, [1, 2, 3]);
+        assert!(created.is_sorted(), "{created:?}");
         book.add(&servers(&["10.0.0.9:80"])[0], &Resolved::new());
         let resolved = Resolved::from([("b:80".to_owned(), at(&["10.0.0.4"]))]);
         book.replace(servers(&["b:80", "WEB:80 weight=2", "c:80"]), &resolved);
@@ -276,11 +338,39 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_cannot_be_resolved_is_news_once() {
+    fn a_failed_look_up_is_news_once_per_error() {
         let mut book = book(&["web:80"]);
-        let told: Vec<bool> =
-            [true, false, false, true, true].map(|resolves| book.note("web:80", resolves)).into();
-        assert_eq!(told, [false, true, false, true, false]);
-        assert!(!book.note("gone:80", false));
+        let error = |text: &str| Some(Arc::from(text));
+        let mut note = |error| book.note("web:80", error);
+        assert_eq!(note(None), Noted::Nothing);
+        assert_eq!(note(error("no such name")), Noted::Unresolved);
+        assert_eq!(note(error("no such name")), Noted::Nothing);
+        assert_eq!(note(error("timed out")), Noted::Unresolved);
+        assert_eq!(note(None), Noted::Resolved);
+        assert_eq!(book.note("gone:80", error("no such name")), Noted::Nothing);
+        book.resolved("web:80", &at(&["10.0.0.1"]));
+        assert_eq!(book.note("web:80", error("no such name")), Noted::Stale);
+        assert_eq!(book.note("web:80", error("timed out")), Noted::Nothing);
+    }
+
+    #[test]
+    fn a_server_without_an_address_is_listed_with_the_reason() {
+        let mut book = book(&["web:80 weight=3", "10.0.0.9:80"]);
+        let unreachable = |book: &Book| {
+            let listing = book.list();
+            assert_eq!(listing.len(), 2);
+            let first = listing[0].clone();
+            assert_eq!((first.hostname.as_str(), first.weight), ("web:80", 3));
+            (first.place, first.address, first.address_error)
+        };
+        let reason = |text: &str| (Place::Unknown, None, Some(Arc::from(text)));
+        assert_eq!(unreachable(&book), reason("its name is being resolved"));
+        book.note("web:80", Some("no such name".into()));
+        assert_eq!(unreachable(&book), reason("no such name"));
+        book.note("web:80", None);
+        book.resolved("web:80", &at(&["10.0.0.1"]));
+        let address = at(&["10.0.0.1"])[0];
+        let place = Place::Member(MemberId::Address(address));
+        assert_eq!(unreachable(&book), (place, Some(address), None));
     }
 }

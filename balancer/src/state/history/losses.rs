@@ -32,7 +32,7 @@ impl Losses {
                 self.0.insert(seat, Occupant::new(&subject.hostname));
                 false
             }
-            What::Hung | What::Died(_) | What::StartFailed(_) | What::NeverReady => {
+            What::Hung | What::Died(_) | What::StartFailed(_) | What::NeverReady(_) => {
                 let occupant =
                     self.0.entry(seat).or_insert_with(|| Occupant::new(&subject.hostname));
                 // The end of one that was replaced already is no loss.
@@ -42,6 +42,7 @@ impl Losses {
             What::Listed
             | What::Ready
             | What::Ejected(..)
+            | What::NotReady(_)
             | What::Draining(_)
             | What::LeftElsewhere
             | What::MarkFailed(_)

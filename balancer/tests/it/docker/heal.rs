@@ -81,7 +81,7 @@ fn a_container_that_calls_itself_unhealthy_is_out_until_it_is_well() {
     let began = Instant::now();
     let ejected = news(&balancer, "ejected", &hostname);
     let out = began.elapsed();
-    assert_eq!(ejected["reason"], "unhealthy by its own check");
+    assert_eq!(ejected["reason"], "container health: unhealthy");
     let greeted = owners(&balancer).into_values().collect::<BTreeSet<_>>();
     assert_eq!(greeted.len(), 1, "a request went to it");
     docker(&["exec", id, "rm", "/tmp/ill"]);
@@ -98,6 +98,27 @@ fn a_container_that_calls_itself_unhealthy_is_out_until_it_is_well() {
 }
 
 #[test]
+fn a_container_taken_off_its_network_is_out_at_once_and_says_why() {
+    let Some(pool) = engine("off-network") else { return };
+    let balancer = pool.balancer(2, &SELDOM);
+    let victim = &pool.containers()[0];
+    let (hostname, id) = (hostname_of(victim), id_of(victim));
+    docker(&["network", "disconnect", &pool.name, id]);
+    let began = Instant::now();
+    let lost = news(&balancer, "not-ready", &hostname);
+    let out = began.elapsed();
+    assert_eq!(lost["reason"], format!("no address on network {:?}", pool.name));
+    assert_eq!(lost["state"], "starting");
+    assert!(out < AT_ONCE, "after {out:?}");
+    assert!(!balancer.replicas().contains(&hostname), "it is in the table still");
+    let greeted = owners(&balancer).into_values().collect::<BTreeSet<_>>();
+    assert_eq!(greeted.len(), 1, "a request went to it");
+    docker(&["network", "connect", &pool.name, id]);
+    balancer.wait_for_replicas(2);
+    say(&format!("taken off its network: out after {} ms", out.as_millis()));
+}
+
+#[test]
 fn a_container_that_an_operator_stops_is_out_before_it_is_dead() {
     let Some(pool) = engine("told-to-stop") else { return };
     // So it has something to finish between the signal and its end.
@@ -110,7 +131,7 @@ fn a_container_that_an_operator_stops_is_out_before_it_is_dead() {
     docker(&["stop", id_of(victim)]);
     let ejected = news(&balancer, "ejected", &hostname);
     let died = news(&balancer, "died", &hostname);
-    assert_eq!(ejected["reason"], "being stopped by someone else");
+    assert_eq!(ejected["reason"], "stopped from outside the balancer");
     assert!(number(&ejected) < number(&died), "{ejected} {died}");
     let after = pool.settled(&balancer, 3);
     assert_ne!(after[&seat], id_of(victim));

@@ -110,7 +110,7 @@ fn an_image_that_only_the_registry_has_is_pulled_once_and_runs() {
     let balancer = pool.balancer(3, &["--image", &image]);
     say(&format!("three replicas of an image to be pulled: {} ms", began.elapsed().as_millis()));
     assert!(pool.containers().iter().all(|container| container["Image"] == id));
-    assert_eq!(balancer.events("image is pulled").len(), 1);
+    assert_eq!(balancer.events("image pulled").len(), 1);
     assert_eq!(balancer.get("/home").status, 200);
 }
 

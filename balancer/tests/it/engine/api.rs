@@ -13,6 +13,7 @@ pub(super) fn call(request: &Request) -> (Call, String) {
     let (call, about) = match (request.method.as_str(), path.as_slice()) {
         (_, ["version" | "_ping"]) => (Call::Version, ""),
         (_, ["networks", ..]) => (Call::Network, ""),
+        (_, ["events"]) if filters(request, "type") == ["network"] => (Call::NetworkEvents, ""),
         (_, ["events"]) => (Call::Events, ""),
         ("GET", ["containers", "json"]) => (Call::List, ""),
         ("POST", ["containers", "create"]) => {
@@ -67,7 +68,7 @@ pub(super) fn carry_out(world: &mut World, request: &Request) -> Reply {
             Reply(404, json!({ "message": why }))
         }
         Call::Inspect => Reply(200, world.find(&about).map_or(Value::Null, details)),
-        Call::Events | Call::Any => unreachable!("not carried out but told"),
+        Call::Events | Call::NetworkEvents | Call::Any => unreachable!("not carried out but told"),
     }
 }
 
@@ -113,6 +114,10 @@ fn create(world: &mut World, request: &Request, name: &str) -> Reply {
 /// A container in a listing.
 fn summary(container: &Container) -> Value {
     let address = container.address().map(|address| address.ip().to_string()).unwrap_or_default();
+    let networks = match container.detached {
+        true => json!({}),
+        false => json!({&container.network: {"IPAddress": address}}),
+    };
     json!({
         "Id": container.id,
         "Names": [format!("/{}", container.name)],
@@ -120,7 +125,7 @@ fn summary(container: &Container) -> Value {
         "State": status(container),
         "Status": "as it is",
         "Created": container.created,
-        "NetworkSettings": {"Networks": {&container.network: {"IPAddress": address}}},
+        "NetworkSettings": {"Networks": networks},
     })
 }
 
@@ -153,7 +158,10 @@ pub(super) fn wants(request: &Request, event: &Value) -> bool {
     let labels: BTreeMap<String, String> =
         serde_json::from_value(event["Actor"]["Attributes"].clone()).unwrap_or_default();
     let kinds = filters(request, "event");
-    filters(request, "label").iter().all(|label| has(&labels, label))
+    let networks = filters(request, "network");
+    filters(request, "type").iter().any(|kind| event["Type"] == kind.as_str())
+        && filters(request, "label").iter().all(|label| has(&labels, label))
+        && networks.iter().all(|name| labels.get("name") == Some(name))
         && kinds.iter().any(|kind| event["Action"] == kind.as_str())
 }
 

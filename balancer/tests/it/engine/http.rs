@@ -35,8 +35,8 @@ pub(super) fn serve(shared: &Shared, stream: UnixStream, life: u64) {
 fn converse(shared: &Shared, stream: &mut BufReader<UnixStream>, life: u64) {
     while let Some(request) = read(stream) {
         let (call, about) = api::call(&request);
-        if call == Call::Events {
-            return events(shared, stream.get_mut(), &request, life);
+        if matches!(call, Call::Events | Call::NetworkEvents) {
+            return events(shared, stream.get_mut(), &request, call, life);
         }
         let fault = shared.world().begin(call, about);
         let goes_on = answer(shared, stream.get_mut(), &request, fault, life);
@@ -102,9 +102,9 @@ fn head(status: u16, length: usize) -> String {
 }
 
 /// Tells events as they come, as long as the connection and the engine last.
-fn events(shared: &Shared, stream: &mut UnixStream, request: &Request, life: u64) {
+fn events(shared: &Shared, stream: &mut UnixStream, request: &Request, call: Call, life: u64) {
     let mut world = shared.world();
-    let fault = world.begin(Call::Events, String::new());
+    let fault = world.begin(call, String::new());
     world.end();
     if let Some(fault) = fault {
         // A hanging one is as good as one that has nothing to tell.
@@ -114,7 +114,8 @@ fn events(shared: &Shared, stream: &mut UnixStream, request: &Request, life: u64
         return;
     }
     let mut next = world.told.len();
-    world.subscribers += 1;
+    let counts = usize::from(call == Call::Events);
+    world.subscribers += counts;
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
                 Transfer-Encoding: chunked\r\n\r\n";
     let mut open = stream.write_all(head.as_bytes()).is_ok();
@@ -130,7 +131,7 @@ fn events(shared: &Shared, stream: &mut UnixStream, request: &Request, life: u64
         open = stream.write_all(lines.concat().as_bytes()).is_ok();
         world = shared.wait(world);
     }
-    world.subscribers -= 1;
+    world.subscribers -= counts;
 }
 
 fn read(stream: &mut BufReader<UnixStream>) -> Option<Request> {

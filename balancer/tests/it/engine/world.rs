@@ -32,6 +32,8 @@ pub(crate) enum Call {
     Pull,
     Network,
     Events,
+    /// The subscription to events of the network.
+    NetworkEvents,
 }
 
 /// What happens to a call.
@@ -74,6 +76,8 @@ pub(crate) struct Container {
     pub(crate) name: String,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) network: String,
+    /// It was taken off its network.
+    pub(super) detached: bool,
     pub(crate) state: State,
     pub(crate) exit_code: i64,
     pub(crate) out_of_memory: bool,
@@ -161,7 +165,7 @@ impl World {
     pub(super) fn begin(&mut self, call: Call, about: String) -> Option<Fault> {
         self.calls.push(Made { call, about });
         self.under_way += 1;
-        if call != Call::Events {
+        if !matches!(call, Call::Events | Call::NetworkEvents) {
             self.peak = self.peak.max(self.under_way);
         }
         let meant = |(of, ..): &(Call, Fault, Option<usize>)| *of == call || *of == Call::Any;
@@ -206,6 +210,7 @@ impl World {
             name: name.to_owned(),
             labels,
             network: String::new(),
+            detached: false,
             state: State::Created,
             exit_code: 0,
             out_of_memory: false,
@@ -267,6 +272,14 @@ impl World {
         Ok(())
     }
 
+    /// Takes a container off its network, or back to it; what runs in it goes on.
+    pub(super) fn attach(&mut self, id: &str, attached: bool) {
+        let Some(container) = self.find_mut(id) else { return };
+        container.detached = !attached;
+        let event = container.network_event(if attached { "connect" } else { "disconnect" });
+        self.tell(event);
+    }
+
     /// Takes out what runs in a container.
     pub(super) fn take_replica(&mut self, id: &str) -> Option<Replica> {
         self.find_mut(id)?.replica.take()
@@ -318,6 +331,12 @@ impl Container {
         self.replica.as_ref().map(|replica| replica.address)
     }
 
+    /// Something that happens between it and its network now, as the engine tells it.
+    fn network_event(&self, action: &str) -> Value {
+        let attributes = json!({"container": self.id, "name": self.network, "type": "bridge"});
+        told("network", action, &format!("id-of-{}", self.network), &attributes)
+    }
+
     /// Something that happens to it now, as the engine tells it.
     pub(crate) fn event(&self, action: &str) -> Value {
         let mut attributes = self.labels.clone();
@@ -325,18 +344,23 @@ impl Container {
         if action == "die" {
             attributes.insert("exitCode".to_owned(), self.exit_code.to_string());
         }
-        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
-        json!({
-            "Type": "container",
-            "Action": action,
-            "status": action,
-            "id": self.id,
-            "Actor": {"ID": self.id, "Attributes": attributes},
-            "scope": "local",
-            "time": now.as_secs(),
-            "timeNano": u64::try_from(now.as_nanos()).unwrap(),
-        })
+        told("container", action, &self.id, &json!(attributes))
     }
+}
+
+/// An event that happens now.
+fn told(kind: &str, action: &str, id: &str, attributes: &Value) -> Value {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    json!({
+        "Type": kind,
+        "Action": action,
+        "status": action,
+        "id": id,
+        "Actor": {"ID": id, "Attributes": attributes},
+        "scope": "local",
+        "time": now.as_secs(),
+        "timeNano": u64::try_from(now.as_nanos()).unwrap(),
+    })
 }
 
 /// A server at a loopback address that nobody else has: not even another run of the tests.

@@ -202,3 +202,14 @@ fn a_container_that_is_made_after_all_is_removed_and_no_seat_has_two() {
     assert_eq!(now[&2], seats[&2]);
     wait_for_seats(&balancer, &[1, 2]);
 }
+
+#[test]
+fn an_image_counts_as_pulled_only_when_it_is() {
+    let engine = Engine::start();
+    let balancer = engine.balancer(&["--replicas", "0", "--image", "absent"]);
+    let answer = balancer.json("POST", "/add", r#"{"n":1}"#);
+    assert_eq!(answer.status, 500, "{answer:?}");
+    assert!(answer.message().contains("pull access denied"), "{answer:?}");
+    assert_eq!(balancer.events("pulling image").len(), 1);
+    assert!(balancer.events("image pulled").is_empty());
+}

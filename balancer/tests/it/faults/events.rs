@@ -116,3 +116,31 @@ fn an_event_hastens_the_next_listing_and_a_flood_of_them_does_not_become_a_flood
     assert_eq!(balancer.replicas().len(), 2);
     assert_eq!(engine.wait_for(2), seats);
 }
+
+#[test]
+fn a_container_that_loses_its_network_leaves_the_table_at_once_and_says_why() {
+    for news in [News::Good, News::Lost] {
+        let engine = Engine::start();
+        // Health checks would take a minute to find it.
+        let balancer = engine.balancer_with(2, &["--health-interval", "1m"]);
+        let seats = engine.wait_for(2);
+        let load = Load::start(balancer.address);
+        engine.news(news);
+        engine.attach(&seats[&2], false);
+        let cut = Instant::now();
+        let line = wait_for("the reason", || balancer.events("replica not ready").pop());
+        let took = line.at - cut;
+        // An event of the network hints at it; without one the next listing finds it.
+        let within = Duration::from_secs(if news == News::Good { 1 } else { 5 });
+        assert!(took < within, "{news:?}: after {took:?}");
+        assert_eq!(line.fields["reason"], "no address on network \"net1\"", "{news:?}");
+        assert_eq!(line.fields["hostname"], "S2", "{news:?}");
+        assert_eq!(balancer.replicas(), ["S1"], "{news:?}");
+        wait_for_seats(&balancer, &[1]);
+        engine.attach(&seats[&2], true);
+        wait_for_seats(&balancer, &[1, 2]);
+        load.end();
+        assert_eq!(engine.wait_for(2), seats, "{news:?}: it was replaced");
+        assert_eq!(balancer.events("replica not ready").len(), 1, "{news:?}: once");
+    }
+}

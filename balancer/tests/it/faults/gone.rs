@@ -1,18 +1,24 @@
 //! An engine that is away, hangs, or never was there.
 
 use std::fs::{File, Permissions};
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use super::{Load, greeting, seat_in, wait_for_seats};
 use crate::engine::{Call, Engine, Fault, State};
-use crate::support::{Balancer, wait_for};
+use crate::support::{Balancer, kill, wait_for};
 
 const UNKNOWN: &str = "replicas cannot be listed; the last table stays";
+const WAITS: &str = "waiting for the container engine";
 const KNOWN: &str = "replicas can be listed again";
 
 /// Waits until the balancer has listed and subscribed to events again.
@@ -130,18 +136,18 @@ fn an_engine_that_closes_every_connection_is_not_asked_in_a_hot_loop() {
     wait_for("the news that the engine is gone", || balancer.events(UNKNOWN).pop());
     let before = engine.world().calls.len();
     let began = Instant::now();
-    wait_for("ten more calls", || (engine.world().calls.len() >= before + 10).then_some(()));
-    // A listing and a subscription each second, and a listing after each lost subscription.
+    wait_for("more calls", || (engine.world().calls.len() >= before + 15).then_some(()));
+    // A listing each second, and two subscriptions and a listing after each lost subscription.
     let took = began.elapsed();
-    assert!(took >= Duration::from_millis(1_500), "ten calls within {took:?}");
+    assert!(took >= Duration::from_millis(1_500), "fifteen calls within {took:?}");
     engine.heal();
     wait_until_back(&engine, &balancer);
     load.end();
     assert_eq!(engine.wait_for(2), seats);
 }
 
-/// Runs a balancer that must end at once; what it says.
-fn ends_at_once(mut command: Command) -> String {
+/// Runs a balancer that must end by itself with code 1; tells what it says.
+fn ends(command: &mut Command) -> String {
     let mut child = command
         .args(["--listen", "127.0.0.1:0", "--runtime", "docker"])
         .stdout(Stdio::null())
@@ -158,9 +164,102 @@ fn ends_at_once(mut command: Command) -> String {
     });
     let said = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
     assert_eq!(ended.code(), Some(1), "{said}");
-    assert!(said.starts_with("error: ") && !said.contains("panicked"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+/// The same for one that must not wait for anything.
+fn ends_at_once(mut command: Command) -> String {
+    let said = ends(&mut command);
+    assert!(said.starts_with("error: "), "{said}");
     assert_eq!(said.lines().count(), 1, "one clear line: {said}");
     said
+}
+
+/// The same for one that waits a second for its engine; tells its last line.
+fn ends_after_its_wait(host: &str) -> String {
+    let began = Instant::now();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_balancer"));
+    let said = ends(command.env_clear().env("DOCKER_HOST", host).args(["--engine-wait", "1s"]));
+    let took = began.elapsed();
+    assert!((Duration::from_secs(1)..Duration::from_secs(8)).contains(&took), "{took:?}");
+    assert_eq!(said.matches(WAITS).count(), 1, "told once: {said}");
+    let error = said.lines().last().unwrap();
+    assert!(error.starts_with("error: cannot reach the container engine at "), "{said}");
+    assert!(error.contains(host) && error.ends_with("; waited 1s ('engine.wait')"), "{said}");
+    error.to_owned()
+}
+
+#[test]
+fn an_engine_that_appears_after_two_seconds_is_awaited() {
+    let engine = Engine::absent();
+    let balancer = thread::scope(|scope| {
+        let starting = scope.spawn(|| engine.balancer(&["--replicas", "1"]));
+        let until = Instant::now() + Duration::from_secs(2);
+        wait_for("two seconds", || (Instant::now() >= until).then_some(()));
+        assert!(!starting.is_finished());
+        engine.up();
+        starting.join().unwrap()
+    });
+    balancer.wait_for_replicas(1);
+    let waits = balancer.events(WAITS);
+    assert_eq!(waits.len(), 1, "told once");
+    let reason = waits[0].fields["error"].as_str().unwrap();
+    assert!(reason.contains("absent"), "{reason}");
+    assert_eq!(balancer.events("container engine found").len(), 1);
+}
+
+#[test]
+fn an_engine_that_does_not_appear_ends_the_balancer_which_says_whether_it_is_absent_or_hangs() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("engine.sock");
+    let host = format!("unix://{}", socket.display());
+    let said = ends_after_its_wait(&host);
+    assert!(said.contains("(absent): socket ") && said.contains("does not exist"), "{said}");
+
+    // What an engine that was killed leaves.
+    drop(UnixListener::bind(&socket).unwrap());
+    let said = ends_after_its_wait(&host);
+    assert!(said.contains("(absent): connection refused"), "{said}");
+
+    // The kernel accepts.
+    std::fs::remove_file(&socket).unwrap();
+    let _hangs = UnixListener::bind(&socket).unwrap();
+    let said = ends_after_its_wait(&host);
+    assert!(said.contains("the engine hangs: "), "{said}");
+
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let said = ends_after_its_wait(&format!("tcp://{closed}"));
+    assert!(said.contains("(absent): connection refused"), "{said}");
+}
+
+#[test]
+fn an_engine_that_tells_its_version_and_hangs_at_all_else_hangs() {
+    let engine = Engine::start();
+    engine.fail(Call::List, Fault::Hang, None);
+    let said = ends_after_its_wait(&engine.host());
+    assert!(said.contains("the engine hangs: "), "{said}");
+    assert!(engine.calls(Call::Create).is_empty(), "unknown is not empty");
+}
+
+#[test]
+fn a_balancer_that_waits_for_its_engine_ends_at_once_when_it_is_told_to() {
+    let engine = Engine::absent();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_balancer"))
+        .args(["--listen", "127.0.0.1:0", "--runtime", "docker"])
+        .env_clear()
+        .env("DOCKER_HOST", engine.host())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains(WAITS)), "it does not wait");
+    let told = Instant::now();
+    kill(child.id(), Signal::TERM);
+    let ended = wait_for("the end of the balancer", || child.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(0));
+    assert!(told.elapsed() < Duration::from_secs(5), "after {:?}", told.elapsed());
 }
 
 #[test]
@@ -181,7 +280,10 @@ fn a_socket_that_may_not_be_used_is_named_and_ends_the_balancer() {
         command
     });
     assert!(said.contains("cannot reach the container engine at unix://"), "{said}");
-    assert!(said.contains("ermission denied"), "{said}");
+    assert!(said.contains("permission denied for user "), "{said}");
+    for hint in ["`--group-add ", "`--user 0`", "group `docker`"] {
+        assert!(said.contains(hint), "{hint}: {said}");
+    }
     assert!(engine.world().calls.is_empty());
 }
 

@@ -17,7 +17,8 @@ fn gist(event: &Value) -> Value {
 #[test]
 fn a_death_and_its_repair_are_told_in_order_with_their_reasons() {
     let began = SystemTime::now();
-    let balancer = Balancer::with_replicas(2, &[]);
+    // A replica that listens late is reported after a check interval.
+    let balancer = Balancer::with_replicas(2, &["--health-interval", "1m"]);
     let since = last_event(&balancer);
     assert_eq!(since, 4, "two that start and are ready");
     kill(balancer.replica_processes()[&2], Signal::KILL);
@@ -58,7 +59,7 @@ fn a_death_and_its_repair_are_told_in_order_with_their_reasons() {
 
 #[test]
 fn a_bad_number_is_400() {
-    let balancer = Balancer::with_replicas(1, &[]);
+    let balancer = Balancer::with_replicas(1, &["--health-interval", "1m"]);
     for bad in ["x", "-1", "1.5", "", "18446744073709551616", "%31", "0x1"] {
         let path = format!("/admin/events?since={bad}");
         let answer = request(balancer.admin, "GET", &path, &[], b"");
@@ -82,10 +83,11 @@ fn a_bad_number_is_400() {
 
 #[test]
 fn events_are_read_without_the_token_but_not_by_a_foreign_name() {
-    let balancer = Balancer::with_replicas(1, &["--admin-token", "x"]);
+    let balancer = Balancer::with_replicas(1, &["--admin-token", "x", "--health-interval", "1m"]);
     assert_eq!(last_event(&balancer), 2);
 
-    let balancer = Balancer::with_replicas(1, &["--admin-listen", "127.0.0.1:0"]);
+    let arguments = ["--admin-listen", "127.0.0.1:0", "--health-interval", "1m"];
+    let balancer = Balancer::with_replicas(1, &arguments);
     assert_eq!(last_event(&balancer), 2);
     for accept in ["*/*", "text/event-stream"] {
         let headers = [("Accept", accept), ("Host", "evil.example")];
@@ -96,7 +98,7 @@ fn events_are_read_without_the_token_but_not_by_a_foreign_name() {
 
 #[test]
 fn names_and_reasons_of_clients_come_back_as_json() {
-    let balancer = Balancer::with_replicas(1, &[]);
+    let balancer = Balancer::with_replicas(1, &["--health-interval", "1m"]);
     let answer = balancer.json("POST", "/add", r#"{"n":1,"hostnames":["Server 4"]}"#);
     assert_eq!(answer.status, 200, "{answer:?}");
     let answer = balancer.json("DELETE", "/rm", r#"{"n":1,"hostnames":["Server 4"]}"#);

@@ -19,7 +19,7 @@ fn a_hung_replica_is_replaced_on_its_seat_and_goes_when_the_other_is_ready() {
     kill(hung, Signal::STOP);
     let ejected = wait_for_event(&balancer, "ejected");
     assert_eq!(ejected["hostname"], "S2");
-    assert_eq!(ejected["reason"], "its probes fail: timed out");
+    assert_eq!(ejected["reason"], "health check failed: GET /heartbeat timed out after 300ms");
     let load = Load::start(balancer.address);
     wait_for("the end of the hung one", || {
         assert!(balancer.replicas().len() <= 3, "never two of one seat");

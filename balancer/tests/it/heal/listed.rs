@@ -37,7 +37,8 @@ pub(super) fn over(n: usize, arguments: &[&str]) -> (Vec<Listed>, Balancer) {
 // === impl Listed ===
 
 impl Listed {
-    fn start(name: &str) -> Self {
+    /// Starts one that greets with this name.
+    pub(super) fn start(name: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let inner = Arc::new(Inner {
             name: name.to_owned(),

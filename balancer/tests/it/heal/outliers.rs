@@ -47,7 +47,7 @@ fn five_errors_in_a_row_eject_a_server_for_a_time_that_doubles() {
         });
         let out = out.last().unwrap();
         assert_eq!(out["hostname"], bad.address.to_string());
-        assert_eq!(out["reason"], "its answers are errors");
+        assert_eq!(out["reason"], "too many failed requests in a row");
         // Until it is back, others answer for it, and well.
         let asked = bad.asked();
         let back = wait_for("its return", || {

@@ -8,7 +8,8 @@ use crate::support::{Balancer, port_of, request, wait_for};
 
 #[test]
 fn a_healthy_fleet_is_told_whole() {
-    let balancer = Balancer::with_replicas(3, &["--spares", "1"]);
+    // A replica that listens late is reported after a check interval.
+    let balancer = Balancer::with_replicas(3, &["--spares", "1", "--health-interval", "1m"]);
     wait_for("the spare", || (fleet(&balancer)["spares"]["ready"] == 1).then_some(()));
     let answer = request(balancer.admin, "GET", "/admin/fleet", &[], b"");
     assert_eq!(answer.headers["content-type"], "application/json");

@@ -25,6 +25,7 @@ fn listed(server: &str, last: u8) -> Observed {
         hostname: Hostname::listed(server),
         place: Place::Member(MemberId::Address(address(last))),
         address: Some(address(last)),
+        address_error: None,
         weight: 1,
         created: last.into(),
         release: Release::default(),
@@ -111,6 +112,60 @@ fn listed_replicas_are_neither_started_nor_stopped() {
     fleet.world.roster.stop_all();
     assert_eq!(fleet.act(), []);
     assert!(fleet.world.roster.is_gone(), "there is nothing to wait for");
+}
+
+/// A server whose name cannot be resolved.
+fn unresolved(server: &str) -> Observed {
+    let error = Some("no such name".into());
+    Observed { place: Place::Unknown, address: None, address_error: error, ..listed(server, 9) }
+}
+
+#[test]
+fn a_server_without_an_address_is_not_ready_for_that_reason_until_it_has_one() {
+    let mut fleet = Listed::over(&["a:80"]);
+    fleet.world.roster.events();
+    fleet.list.push(unresolved("b:80"));
+    assert_eq!(fleet.list(), []);
+    assert_eq!(fleet.list(), []);
+    let events = fleet.world.roster.events();
+    let told: Vec<_> = events.iter().map(|it| (it.what.name(), it.what.reason())).collect();
+    assert_eq!(told, [("listed", None), ("not-ready", Some("no such name".to_owned()))]);
+    let status = fleet.world.roster.status(fleet.world.now, |_| 0);
+    let replica = status.replicas.iter().find(|replica| replica.hostname == "b:80").unwrap();
+    assert_eq!((replica.state, replica.address), ("starting", None));
+    assert_eq!(replica.reason.as_deref(), Some("no such name"));
+    assert_eq!((status.desired, fleet.members().len()), (1, 1), "it has no part of the ring");
+    assert_eq!(fleet.world.roster.running().count(), 1, "there is nothing to check");
+
+    fleet.list[1] = listed("b:80", 2);
+    assert_eq!(fleet.list(), []);
+    fleet.probe(Verdict::Good);
+    assert_eq!(fleet.world.names(), ["a:80", "b:80"]);
+    assert_eq!(fleet.members().len(), 2);
+}
+
+#[test]
+fn a_server_without_an_address_goes_at_once_when_it_is_listed_no_more() {
+    let mut fleet = Listed::over(&["a:80"]);
+    for gone in [true, false] {
+        fleet.list.push(unresolved("b:80"));
+        fleet.list();
+        fleet.list.pop();
+        if !gone {
+            // Its name has two addresses, and a replica for each.
+            fleet.list.extend([listed("b:80/10.0.0.2", 2), listed("b:80/10.0.0.3", 3)]);
+        }
+        assert_eq!(fleet.list(), [drain("b:80")]);
+        assert_eq!(fleet.drained("b:80"), [Effect::List]);
+        assert!(!fleet.world.roster.knows(&Hostname::listed("b:80")));
+        fleet.list();
+    }
+    fleet.probe(Verdict::Good);
+    assert_eq!(fleet.world.names().len(), 3);
+    fleet.list.push(unresolved("c:80"));
+    fleet.list();
+    fleet.remove(&["c:80"]).unwrap();
+    assert!(fleet.act().contains(&drain("c:80")), "it can be removed by name");
 }
 
 #[test]

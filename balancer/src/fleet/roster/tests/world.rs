@@ -21,6 +21,7 @@ pub(super) fn config() -> FleetConfig {
         max_replicas: 10,
         spares: 0,
         health: HealthLimits { rise: 1, fall: 3 },
+        check_interval: SECOND,
         outliers: OutlierConfig {
             consecutive: 5,
             base: 10 * SECOND,
@@ -264,7 +265,7 @@ impl World {
         let (name, _, address) = found.unwrap();
         let name = name.clone();
         for _ in 0..3 {
-            self.roster.probed(&name, address, Verdict::Bad, Some(cause("silent")), self.now);
+            self.roster.probed(&name, address, Verdict::Bad, Some("silent".into()), self.now);
         }
         self.act();
     }
@@ -421,6 +422,7 @@ impl Container {
             hostname: hostname.clone(),
             place: self.place,
             address: Some(SocketAddr::from(([10, 0, 0, 1], 1_000 + self.created as u16))),
+            address_error: None,
             weight: 1,
             created: self.created,
             release: self.release.clone(),

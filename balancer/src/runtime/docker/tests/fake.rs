@@ -39,13 +39,19 @@ impl Engine {
     }
 
     async fn docker(&self, config: DockerConfig) -> Docker {
-        Docker::connect_to(&format!("tcp://{}", self.at), config).await.unwrap()
+        Docker::connect_to(&format!("tcp://{}", self.at), config, CALL_DEADLINE).await.unwrap()
     }
 
     /// How often it was asked for what begins so, and when.
     fn asked(&self, what: &str) -> Vec<Instant> {
+        self.asked_for(what, "")
+    }
+
+    /// The same, of those questions that contain `about`.
+    fn asked_for(&self, what: &str, about: &str) -> Vec<Instant> {
         let asked = self.asked.lock().unwrap();
-        asked.iter().filter(|(line, _)| line.starts_with(what)).map(|(_, at)| *at).collect()
+        let meant = |line: &str| line.starts_with(what) && line.contains(about);
+        asked.iter().filter(|(line, _)| meant(line)).map(|(_, at)| *at).collect()
     }
 }
 
@@ -262,11 +268,13 @@ fn a_lost_subscription_is_hinted_at_and_taken_up_again_ever_more_slowly() {
     run(async move {
         let docker = engine.docker(config("x")).await;
         let deadline = Instant::now() + PATIENCE;
-        while engine.asked("GET /events").len() < 4 {
+        // The subscription to the network's events comes beside it.
+        let subscribed = || engine.asked_for("GET /events", "container");
+        while subscribed().len() < 4 {
             docker.changed().await;
             assert!(Instant::now() < deadline);
         }
-        let asked = engine.asked("GET /events");
+        let asked = subscribed();
         let pauses: Vec<Duration> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
         for (pause, least) in pauses.iter().zip([100, 200, 400]) {
             assert!(*pause >= Duration::from_millis(least), "{pauses:?}");
