@@ -15,6 +15,7 @@
 //! | [`supervisor`] | the one writer: command, probe, listing → roster → plan → act → table |
 //! | [`prober`] | heartbeats |
 //! | [`runtime`] | where replicas run: processes, containers, listed addresses |
+//! | [`clean`] | `balancer clean`: removes what a pool has left on the engine |
 //! | [`descriptors`] | how many files and sockets there may be, and who may have them |
 //! | [`reload`] | a configuration that changes while the balancer runs |
 //! | [`stamp`] | whether a file is as it was |
@@ -36,6 +37,7 @@
 //! next owner.
 
 pub mod admin;
+pub mod clean;
 pub mod config;
 pub mod descriptors;
 pub mod fleet;
@@ -76,7 +78,7 @@ use routing::placement::Placement;
 use routing::table::Table;
 use runtime::{Runtime, RuntimeError};
 use state::Shared;
-use supervisor::Supervisor;
+use supervisor::{JoinError, Supervisor};
 
 /// Where the balancer listens, bound already.
 #[derive(Debug)]
@@ -94,13 +96,25 @@ pub struct Listeners {
 pub enum RunError {
     /// The fleet cannot be begun.
     #[error("replicas cannot be listed")]
-    Runtime(#[from] RuntimeError),
+    Runtime(#[source] RuntimeError),
+    /// Another balancer holds the pool.
+    #[error("cannot join the pool")]
+    Join(#[source] JoinError),
     /// There is no good certificate.
     #[error("TLS cannot be spoken")]
     Tls(#[from] TlsError),
     /// A listener cannot be served.
     #[error("cannot serve")]
     Serve(#[from] io::Error),
+}
+
+impl From<JoinError> for RunError {
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::Runtime(error) => RunError::Runtime(error),
+            held @ JoinError::Held { .. } => RunError::Join(held),
+        }
+    }
 }
 
 /// Runs the balancer, which follows what changes in the `source` of its configuration, until
@@ -122,7 +136,12 @@ pub async fn run<R: Runtime>(
     let placement = Placement::build(&config.placement, &[]).expect("nothing fits anywhere");
     let table = Table::new(&Arc::default(), Arc::new(placement), [], Vec::new(), Vec::new());
     let (shared, commands) = Shared::new(table);
-    let supervisor = Supervisor::boot(&config, runtime, Arc::clone(&shared)).await?;
+    let mut shutdown = std::pin::pin!(shutdown);
+    // The start may wait for the lease of another balancer.
+    let supervisor = tokio::select! {
+        supervisor = Supervisor::boot(&config, runtime, Arc::clone(&shared)) => supervisor?,
+        () = &mut shutdown => return Ok(()),
+    };
 
     let traffic = listeners.traffic.local_addr()?;
     let admin_address = listeners.admin.as_ref().map(TcpListener::local_addr).transpose()?;

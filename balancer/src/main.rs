@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use balancer::clean::{self, CleanSettings};
 use balancer::config::settings::Settings;
 use balancer::config::{Config, ConfigFile, RuntimeConfig};
 use balancer::reload::Source;
@@ -48,6 +49,9 @@ enum Task {
         /// The file
         file: PathBuf,
     },
+    /// Remove the containers, networks and leases that a pool has left on the Docker engine, after
+    /// listing them and asking; refused while a balancer of the pool runs
+    Clean(CleanSettings),
     /// Take overloaded replicas of a balancer out of rotation until they have recovered, through
     /// its overload API
     Watch(Box<WatchSettings>),
@@ -74,6 +78,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command.unwrap_or(Task::Serve(Box::new(cli.serve))) {
         Task::Serve(serve) => run(*serve),
         Task::Check { file } => check(&file),
+        Task::Clean(settings) => clean(settings),
         Task::Watch(settings) => control(*settings),
         Task::Replica(options) => server::main(options).map_err(anyhow::Error::from),
     };
@@ -139,7 +144,8 @@ fn run(serve: Serve) -> anyhow::Result<()> {
                 balancer::run(config, listeners, runtime, source, shutdown).await?;
             }
             RuntimeConfig::Docker(docker) => {
-                let runtime = Docker::connect(docker).await?;
+                let listen = listeners.traffic.local_addr()?;
+                let runtime = Docker::connect(docker, listen).await?;
                 balancer::run(config, listeners, runtime, source, shutdown).await?;
             }
             RuntimeConfig::Static(listed) => {
@@ -149,6 +155,11 @@ fn run(serve: Serve) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+fn clean(settings: CleanSettings) -> anyhow::Result<()> {
+    actix_web::rt::System::new()
+        .block_on(async { clean::run(settings, &mut io::stdout()).await.map_err(Into::into) })
 }
 
 fn control(settings: WatchSettings) -> anyhow::Result<()> {

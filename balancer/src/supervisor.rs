@@ -2,6 +2,7 @@
 //! publish the table`.
 
 mod handles;
+mod membership;
 mod relief;
 mod scaling;
 mod tasks;
@@ -22,6 +23,7 @@ use crate::fleet::change::{Cause, ChangeKind, Failed};
 use crate::fleet::event::{Event, StartFailed, What};
 use crate::fleet::health::Verdict;
 use crate::fleet::listed::Server;
+use crate::fleet::members::Stage;
 use crate::fleet::observed::Observed;
 use crate::fleet::roster::{ChangeId, Effect, Roster, Tick};
 use crate::fleet::seat::Hostname;
@@ -31,6 +33,8 @@ use crate::runtime::{Mark, Runtime, RuntimeError};
 use crate::state::{ChangeError, Command, Reply, RingStatus, Shared, SupervisorStatus};
 use crate::telemetry::chain;
 use handles::Handles;
+pub use membership::JoinError;
+use membership::{Ending, Membership};
 use relief::Relief;
 use scaling::Scaling;
 use tasks::{Listing, Outcome, Tasks};
@@ -58,6 +62,9 @@ pub struct Supervisor<R> {
     handles: Handles,
     replies: HashMap<ChangeId, Reply<Vec<Hostname>>>,
     listing: Listing,
+    /// Its part in the pool, where other balancers can have one.
+    membership: Option<Membership>,
+    ending: Ending,
     /// The fleet follows its load; not where that is off, or the balancer stops.
     scaling: Option<Scaling>,
     published: Option<u64>,
@@ -68,18 +75,15 @@ pub struct Supervisor<R> {
 // === impl Supervisor ===
 
 impl<R: Runtime> Supervisor<R> {
-    /// Lists what runs, adopts it or asks for the first fleet.
+    /// Joins the pool, lists what runs, adopts it or asks for the first fleet.
     ///
     /// # Errors
-    /// When the runtime cannot list.
-    pub async fn boot(
-        config: &Config,
-        runtime: R,
-        shared: Arc<Shared>,
-    ) -> Result<Self, RuntimeError> {
+    /// When the runtime cannot list, or another balancer holds the pool.
+    pub async fn boot(config: &Config, runtime: R, shared: Arc<Shared>) -> Result<Self, JoinError> {
         let (results, probes) = mpsc::channel(PROBES);
+        let (membership, begin) = Membership::join(&runtime, config.replicas).await?;
         let mut roster = Roster::new(config.fleet());
-        roster.boot(runtime.list().await?, config.replicas, Instant::now());
+        roster.begin_with(runtime.list().await?, begin, Instant::now());
         let table = shared.table();
         let (placement, pool) = (Arc::clone(table.placement()), Arc::clone(table.pool()));
         let listing = Listing::new(runtime.list_every(), Instant::now());
@@ -102,6 +106,8 @@ impl<R: Runtime> Supervisor<R> {
             handles: Handles::new(Prober::new(config.health.clone(), results), pool),
             replies: HashMap::new(),
             listing,
+            membership,
+            ending: Ending::No,
             scaling,
             published: None,
             relief: config.overload.map(|relief| Relief::new(relief, Instant::now())),
@@ -109,7 +115,8 @@ impl<R: Runtime> Supervisor<R> {
         })
     }
 
-    /// Keeps the fleet what it was asked to be, until `stop`; then stops what it owns.
+    /// Keeps the fleet what it was asked to be, until `stop`; then removes the replicas, unless they
+    /// are to be kept or another balancer of the pool lives.
     pub async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
@@ -117,16 +124,20 @@ impl<R: Runtime> Supervisor<R> {
     ) {
         let (runtime, shared) = (Rc::clone(&self.runtime), Arc::clone(&self.shared));
         let idle = self.handles.idle();
-        let mut deadline: Option<Instant> = None;
         loop {
             self.scale();
             let wake = self.settle();
-            if deadline.is_some_and(|deadline| self.roster.is_gone() || deadline <= Instant::now())
-            {
+            let ending = self.ending;
+            if self.end() {
                 break;
             }
+            if self.ending != ending {
+                // What follows from that is begun at once.
+                continue;
+            }
             let sample = self.scaling.as_ref().map(Scaling::due);
-            let wake = [wake, deadline, sample].into_iter().flatten().min();
+            let renewal = self.membership.as_ref().map(Membership::due);
+            let wake = [wake, self.end_due(), sample].into_iter().flatten().min();
             tokio::select! {
                 Some(command) = commands.recv() => self.command(command),
                 Some(outcome) = self.outcomes.recv() => self.outcome(outcome),
@@ -138,15 +149,13 @@ impl<R: Runtime> Supervisor<R> {
                     self.list();
                 }
                 () = sleep_until(self.listing.due().into()) => self.list(),
+                () = until(renewal) => self.renew(),
                 () = until(wake) => {}
-                _ = &mut stop, if deadline.is_none() => {
+                _ = &mut stop, if self.ending == Ending::No => {
                     if self.keep_replicas {
-                        info!(replicas = self.handles.count(), "replicas are kept");
-                        return;
+                        return self.leave_replicas(Stage::Kept).await;
                     }
-                    self.scaling = None;
-                    self.roster.stop_all();
-                    deadline = Some(Instant::now() + self.grace + STOP_MARGIN);
+                    self.begin_end();
                 }
             }
             // Whatever else has come meanwhile, so that the plan is made and the table swapped
@@ -158,12 +167,16 @@ impl<R: Runtime> Supervisor<R> {
                 self.probe(&probe);
             }
         }
+        if let Ending::Parting { .. } = self.ending {
+            return self.leave_replicas(Stage::Gone).await;
+        }
         if !self.roster.is_gone() {
             warn!("some replicas could not be stopped in time");
         }
         if let Err(error) = runtime.close().await {
             warn!(error = chain(&error), "runtime could not be closed cleanly");
         }
+        self.remove_leases().await;
     }
 
     /// Decides, publishes, carries out, and tells who waits for it; tells when to look again.
@@ -180,6 +193,7 @@ impl<R: Runtime> Supervisor<R> {
             for event in events {
                 self.record(&event);
             }
+            self.note_wanted();
             if finished.is_empty() && effects.is_empty() {
                 return wake;
             }
@@ -200,6 +214,7 @@ impl<R: Runtime> Supervisor<R> {
             }
             Effect::MarkSeated(hostname, seat) => self.tasks.mark(hostname, Mark::Seated(seat)),
             Effect::MarkLeaving(hostname) => self.tasks.mark(hostname, Mark::Leaving),
+            Effect::MarkStopping(hostname) => self.tasks.mark(hostname, Mark::Stopping),
             Effect::Drain(hostname) => {
                 if !self.handles.close(&hostname) {
                     self.roster.drained(&hostname);
@@ -247,7 +262,8 @@ impl<R: Runtime> Supervisor<R> {
             Command::Roll { request, reply } => {
                 let begun = self.roster.roll(request, Instant::now()).map_err(ChangeError::from);
                 let status = |_generation| self.roster.roll_status().ok_or(ChangeError::Busy);
-                answer(reply, begun.and_then(status));
+                let begun = begun.and_then(status);
+                self.answer_once_written(reply, begun);
             }
             Command::Node { hostname, enable, reply } => {
                 answer(reply, Ok(self.node(&hostname, enable)));
@@ -261,7 +277,8 @@ impl<R: Runtime> Supervisor<R> {
                 let fleet = self.roster.status(Instant::now(), in_flight);
                 let engine_error = self.listing.error().map(|error| chain(error.as_ref()));
                 let scale = self.scaling.as_ref().map(Scaling::status);
-                answer(reply, Ok(SupervisorStatus { fleet, scale, engine_error }));
+                let pool = self.membership.as_ref().map(Membership::status);
+                answer(reply, Ok(SupervisorStatus { fleet, scale, pool, engine_error }));
             }
             Command::Ring { reply } => answer(reply, Ok(self.ring())),
             Command::Rehearse { rehearsal, reply } => {
@@ -310,6 +327,7 @@ impl<R: Runtime> Supervisor<R> {
             Outcome::Marked(hostname, result) => {
                 self.roster.marked(&hostname, result.map_err(|error| Arc::new(error) as Cause));
             }
+            Outcome::Renewed { version, stage, result } => self.renewed(version, stage, result),
             Outcome::Stopped(hostname, result) => {
                 let result = result.map_err(|error| Arc::new(error) as Cause);
                 self.roster.removed(&hostname, result, now);
@@ -377,7 +395,8 @@ impl<R: Runtime> Supervisor<R> {
 
     fn reply(&mut self, id: ChangeId, result: Result<(), Failed>) {
         if let Some(reply) = self.replies.remove(&id) {
-            answer(reply, result.map(|()| self.roster.listing()).map_err(ChangeError::from));
+            let result = result.map(|()| self.roster.listing()).map_err(ChangeError::from);
+            self.answer_once_written(reply, result);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::change::{Cause, Death, chain};
 use super::health::Ejection;
+use super::members::Member;
 use super::observed::Place;
 use super::overload::Action;
 use super::plan::Why;
@@ -73,6 +74,8 @@ pub enum What {
     Draining(Why),
     /// Another balancer of its pool removes it.
     LeftElsewhere,
+    /// Another balancer of its pool, which stops, removes it: its seat stays.
+    TakenElsewhere,
     /// It could not be told to others that it goes, or where it sits.
     MarkFailed(Cause),
     /// It is gone.
@@ -125,6 +128,12 @@ pub enum What {
     },
     /// It could not; it is tried again.
     ScaleFailed(Cause),
+    /// Another balancer serves the pool.
+    MemberJoined(Member),
+    /// Another balancer of the pool has ended cleanly.
+    MemberLeft(Member),
+    /// Another balancer of the pool shows no sign of life.
+    MemberExpired(Member),
     /// The runtime does not answer.
     EngineLost(Cause),
     /// It answers again.
@@ -151,7 +160,7 @@ impl Event {
 
 impl What {
     /// Every [`name`](Self::name) there is.
-    pub const NAMES: [&str; 26] = [
+    pub const NAMES: [&str; 30] = [
         "starting",
         "adopted",
         "ready",
@@ -163,6 +172,7 @@ impl What {
         "seated",
         "draining",
         "left-elsewhere",
+        "taken-elsewhere",
         "mark-failed",
         "removed",
         "remove-failed",
@@ -176,6 +186,9 @@ impl What {
         "roll-failed",
         "scaling",
         "scale-failed",
+        "member-joined",
+        "member-left",
+        "member-expired",
         "engine-lost",
         "engine-back",
     ];
@@ -195,6 +208,7 @@ impl What {
             What::Seated(_) => "seated",
             What::Draining(_) => "draining",
             What::LeftElsewhere => "left-elsewhere",
+            What::TakenElsewhere => "taken-elsewhere",
             What::MarkFailed(_) => "mark-failed",
             What::Removed => "removed",
             What::RemoveFailed(_) => "remove-failed",
@@ -208,6 +222,9 @@ impl What {
             What::RollFailed { .. } => "roll-failed",
             What::Scaling { .. } => "scaling",
             What::ScaleFailed(_) => "scale-failed",
+            What::MemberJoined(_) => "member-joined",
+            What::MemberLeft(_) => "member-left",
+            What::MemberExpired(_) => "member-expired",
             What::EngineLost(_) => "engine-lost",
             What::EngineBack => "engine-back",
         }
@@ -228,6 +245,9 @@ impl What {
             What::Seated(_) => "spare takes a seat",
             What::Draining(_) => "replica is leaving",
             What::LeftElsewhere => "replica is being removed by another balancer",
+            What::TakenElsewhere => {
+                "replica is being removed by a balancer that stops; its seat is refilled"
+            }
             What::MarkFailed(_) => "replica's mark could not be written down",
             What::Removed => "replica is removed",
             What::RemoveFailed(_) => "replica could not be removed",
@@ -241,6 +261,9 @@ impl What {
             What::RollFailed { .. } => "rolling update fails and is being undone",
             What::Scaling { .. } => "fleet is scaled",
             What::ScaleFailed(_) => "fleet could not be scaled; it is tried again",
+            What::MemberJoined(_) => "another balancer joined the pool",
+            What::MemberLeft(_) => "another balancer left the pool",
+            What::MemberExpired(_) => "lease of another balancer expired",
             What::EngineLost(_) => "replicas cannot be listed; the last table stays",
             What::EngineBack => "replicas can be listed again",
         }
@@ -252,7 +275,7 @@ impl What {
             What::Starting | What::Adopted | What::Listed => Some("starting"),
             What::Ready => Some("ready"),
             What::Ejected(..) | What::Hung => Some("ejected"),
-            What::Draining(_) | What::LeftElsewhere => Some("draining"),
+            What::Draining(_) | What::LeftElsewhere | What::TakenElsewhere => Some("draining"),
             What::Died(_) | What::StartFailed(_) | What::NeverReady | What::Removed => Some("dead"),
             What::Seated(_)
             | What::MarkFailed(_)
@@ -267,6 +290,9 @@ impl What {
             | What::RollFailed { .. }
             | What::Scaling { .. }
             | What::ScaleFailed(_)
+            | What::MemberJoined(_)
+            | What::MemberLeft(_)
+            | What::MemberExpired(_)
             | What::EngineLost(_)
             | What::EngineBack => None,
         }
@@ -306,6 +332,9 @@ impl What {
             What::Scaling { from, to, reason } => {
                 Some(format!("from {from} to {to} replicas: {reason}"))
             }
+            What::MemberJoined(member) | What::MemberLeft(member) | What::MemberExpired(member) => {
+                Some(member.to_string())
+            }
             What::Starting
             | What::Adopted
             | What::Listed
@@ -313,6 +342,7 @@ impl What {
             | What::Hung
             | What::NeverReady
             | What::LeftElsewhere
+            | What::TakenElsewhere
             | What::Removed
             | What::PanicOver
             | What::EngineBack => None,
@@ -327,11 +357,13 @@ impl What {
             | What::Died(_)
             | What::StartFailed(_)
             | What::NeverReady
+            | What::TakenElsewhere
             | What::MarkFailed(_)
             | What::RemoveFailed(_)
             | What::Panic { .. }
             | What::RollFailed { .. }
             | What::ScaleFailed(_)
+            | What::MemberExpired(_)
             | What::EngineLost(_) => true,
             What::Starting
             | What::Adopted
@@ -348,6 +380,8 @@ impl What {
             | What::RollDone { .. }
             | What::RollUndone { .. }
             | What::Scaling { .. }
+            | What::MemberJoined(_)
+            | What::MemberLeft(_)
             | What::EngineBack => false,
         }
     }
@@ -360,6 +394,7 @@ mod tests {
     #[test]
     fn every_name_is_listed_once() {
         let cause = || -> Cause { std::sync::Arc::new(std::fmt::Error) };
+        let member = || Member { identity: "host".to_owned(), address: "127.0.0.1:1".to_owned() };
         let generation = 1;
         let all = [
             What::Starting,
@@ -373,6 +408,7 @@ mod tests {
             What::Seated(Seat::new(1).unwrap()),
             What::Draining(Why::Dead),
             What::LeftElsewhere,
+            What::TakenElsewhere,
             What::MarkFailed(cause()),
             What::Removed,
             What::RemoveFailed(cause()),
@@ -386,6 +422,9 @@ mod tests {
             What::RollFailed { generation, why: String::new() },
             What::Scaling { from: 1, to: 2, reason: Reason::Load { in_flight: 1.0 } },
             What::ScaleFailed(cause()),
+            What::MemberJoined(member()),
+            What::MemberLeft(member()),
+            What::MemberExpired(member()),
             What::EngineLost(cause()),
             What::EngineBack,
         ];

@@ -19,6 +19,7 @@ mod listed;
 mod load;
 mod metrics;
 mod overload;
+mod pool;
 mod ring;
 mod routes;
 mod scale;

@@ -78,6 +78,7 @@ impl Sight {
             release: identity.release,
             condition: self.condition(&id, &container).await,
             leaving: identity.leaving,
+            seat_stays: identity.seat_stays,
         };
         Some(Seen { id, name, paused: container.state == Some(State::PAUSED), replica })
     }

@@ -159,6 +159,7 @@ impl Known {
             release: Release::default(),
             condition: Condition::Running,
             leaving: false,
+            seat_stays: false,
         }
     }
 }

@@ -30,6 +30,7 @@ fn listed(server: &str, last: u8) -> Observed {
         release: Release::default(),
         condition: Condition::Running,
         leaving: false,
+        seat_stays: false,
     }
 }
 
@@ -374,6 +375,7 @@ impl Walk {
                 Effect::Start(..)
                 | Effect::MarkSeated(..)
                 | Effect::MarkLeaving(_)
+                | Effect::MarkStopping(_)
                 | Effect::Remove(_)
                 | Effect::Kill(_) => panic!("nobody owns them: {effect:?}"),
             }
