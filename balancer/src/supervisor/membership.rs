@@ -513,16 +513,19 @@ impl<R: Runtime> Supervisor<R> {
         log_late(timeout(FINISH_WITHIN, finish).await);
     }
 
-    /// Removes the leases of the pool, its own one last.
+    /// Removes the leases of the pool that no living balancer holds, this one's among them: the next
+    /// start begins with the configuration.
     pub(super) async fn remove_leases(&mut self) {
         self.finish_renewal().await;
-        let Some(membership) = &self.membership else { return };
-        let Membership { lease, members, .. } = membership;
+        let Some(Membership { lease, members, .. }) = &self.membership else { return };
+        let lives = |other: &Lease| members.living().any(|living| living.key == other.key);
         let finish = async {
-            for litter in members.litter() {
-                self.runtime.remove_lease(litter).await?;
+            for other in self.runtime.leases().await? {
+                if other.pool == lease.pool && !lives(&other) {
+                    self.runtime.remove_lease(&other).await?;
+                }
             }
-            self.runtime.remove_lease(lease).await
+            Ok(())
         };
         log_late(timeout(FINISH_WITHIN, finish).await);
     }

@@ -128,7 +128,9 @@ fn containers_of_an_earlier_version_are_adopted_once_and_not_from_a_living_balan
         let replicas = one.replicas();
         (replicas.len() == 2 && !replicas.contains(&"old-1".to_owned())).then_some(())
     });
-    assert!(engine.world().find("old-1").is_none(), "what is left of it is removed");
+    wait_for("what is left of it to be removed", || {
+        engine.world().find("old-1").is_none().then_some(())
+    });
     stop(&mut one);
     assert_eq!(engine.world().ours().count(), 1, "only the other one's is left");
 }
