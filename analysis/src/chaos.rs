@@ -92,7 +92,7 @@ const HANG: Duration = Duration::from_secs(25);
 /// Prints the schedule and does nothing.
 pub(crate) fn dry_run(setup_runtime: Runtime, seed: u64, plan: &Plan) {
     let mut at = Duration::ZERO;
-    for step in plan.steps(setup_runtime, seed) {
+    for step in plan.steps(setup_runtime, seed, true) {
         at += step.pause;
         println!("{:8.3} s  {step}", at.as_secs_f64());
     }
@@ -147,7 +147,8 @@ async fn suffer(setup: &Setup, plan: &Plan, abilities: Abilities) -> anyhow::Res
     let (gets, posts) = plan.loads(setup, &injector.balancer)?;
     let post_ids = posts.ids.clone();
     let (gets, posts) = (launch(gets, true), launch(posts, false));
-    let left_out = inject_all(&mut injector, &plan.steps(setup.runtime, setup.seed), plan).await?;
+    let steps = plan.steps(setup.runtime, setup.seed, abilities.shares);
+    let left_out = inject_all(&mut injector, &steps, plan).await?;
     let gets = gets.await.context("the load ended early")?;
     let posts = posts.await.context("the load ended early")?;
     world.is_calm_within(PATIENCE).await;
@@ -315,6 +316,15 @@ impl Drop for Cleaner {
         let ids: Vec<&str> = listed.split_whitespace().collect();
         if !ids.is_empty() {
             let _ = Command::new("docker").args(["rm", "--force"]).args(ids).output();
+        }
+        let filter = format!("label=balancer.lease={}", self.pool);
+        let listed =
+            Command::new("docker").args(["volume", "ls", "--quiet", "--filter", &filter]).output();
+        let listed = listed.map(|output| output.stdout).unwrap_or_default();
+        let listed = String::from_utf8_lossy(&listed);
+        let names: Vec<&str> = listed.split_whitespace().collect();
+        if !names.is_empty() {
+            let _ = Command::new("docker").args(["volume", "rm"]).args(names).output();
         }
     }
 }

@@ -163,6 +163,39 @@ impl Balancer {
         Ok(Self { options, child, address, runtime, pool, log, api: Api::new(address) })
     }
 
+    /// Starts another balancer of the same pool with the same arguments at an address of its own.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(crate) fn launch_beside(&self) -> anyhow::Result<Self> {
+        let (options, pool) = (self.options.clone(), self.pool.clone());
+        let (address, log) = (free_address(options.listen)?, Log::default());
+        let child = spawn(&options, address, &pool, &log)?;
+        let (runtime, api) = (options.runtime, Api::new(address));
+        Ok(Self { options, child, address, runtime, pool, log, api })
+    }
+
+    /// Waits until `/rep` lists `n` replicas.
+    ///
+    /// # Errors
+    /// When it does not in time: with the last lines.
+    pub(crate) async fn wait_for_replicas(
+        &self,
+        n: usize,
+        patience: Duration,
+    ) -> anyhow::Result<()> {
+        let deadline = Instant::now() + patience;
+        while self.api.replicas().await.ok().is_none_or(|names| names.len() != n) {
+            ensure!(
+                Instant::now() < deadline,
+                "no {n} replicas after {patience:?}:\n{}",
+                self.log.text()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
     /// Kills it by SIGKILL, and starts it again at the same address with the same pool and
     /// arguments. Does not wait for its replicas.
     ///

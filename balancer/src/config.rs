@@ -351,7 +351,7 @@ impl ConfigFile {
         &self.path
     }
 
-    fn settings(&self) -> Result<Settings, ConfigError> {
+    pub(crate) fn settings(&self) -> Result<Settings, ConfigError> {
         toml::from_str(&self.text)
             .map_err(|source| ConfigError::Toml { path: self.path.clone(), source: source.into() })
     }

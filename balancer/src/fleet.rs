@@ -12,6 +12,7 @@ pub mod change;
 pub mod event;
 pub mod health;
 pub mod listed;
+pub mod members;
 pub mod observed;
 pub mod overload;
 pub mod plan;

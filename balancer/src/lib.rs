@@ -16,6 +16,7 @@
 //! | [`prober`] | heartbeats |
 //! | [`runtime`] | where replicas run: processes, containers, listed addresses |
 //! | [`hop`] | the field by which forwarding loops are detected |
+//! | [`clean`] | `balancer clean`: removes what a pool has left on the engine |
 //! | [`descriptors`] | how many files and sockets there may be, and who may have them |
 //! | [`reload`] | a configuration that changes while the balancer runs |
 //! | [`stamp`] | whether a file is as it was |
@@ -37,6 +38,7 @@
 //! next owner.
 
 pub mod admin;
+pub mod clean;
 pub mod config;
 pub mod descriptors;
 pub mod fleet;
@@ -82,7 +84,7 @@ use routing::placement::Placement;
 use routing::table::Table;
 use runtime::{Runtime, RuntimeError};
 use state::Shared;
-use supervisor::Supervisor;
+use supervisor::{JoinError, Supervisor};
 
 /// Where the balancer listens, bound already.
 #[derive(Debug)]
@@ -100,7 +102,10 @@ pub struct Listeners {
 pub enum RunError {
     /// The fleet cannot be begun.
     #[error("replicas cannot be listed")]
-    Runtime(#[from] RuntimeError),
+    Runtime(#[source] RuntimeError),
+    /// Another balancer holds the pool.
+    #[error("cannot join the pool")]
+    Join(#[source] JoinError),
     /// There is no good certificate.
     #[error("TLS cannot be spoken")]
     Tls(#[from] TlsError),
@@ -110,6 +115,15 @@ pub enum RunError {
     /// At the end of a shutdown something was left undone; the log says what.
     #[error("shutdown is incomplete: the log says what was given up")]
     Incomplete,
+}
+
+impl From<JoinError> for RunError {
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::Runtime(error) => RunError::Runtime(error),
+            held @ JoinError::Held { .. } => RunError::Join(held),
+        }
+    }
 }
 
 /// Runs the balancer, which follows what changes in the `source` of its configuration, until
@@ -131,7 +145,12 @@ pub async fn run<R: Runtime>(
     let placement = Placement::build(&config.placement, &[]).expect("nothing fits anywhere");
     let table = Table::new(&Arc::default(), Arc::new(placement), [], Vec::new(), Vec::new());
     let (shared, commands) = Shared::new(table);
-    let supervisor = Supervisor::boot(&config, runtime, Arc::clone(&shared)).await?;
+    let mut shutdown = std::pin::pin!(shutdown);
+    // The start may wait for the lease of another balancer.
+    let supervisor = tokio::select! {
+        supervisor = Supervisor::boot(&config, runtime, Arc::clone(&shared)) => supervisor?,
+        () = &mut shutdown => return Ok(()),
+    };
 
     let traffic = listeners.traffic.local_addr()?;
     let admin_address = listeners.admin.as_ref().map(TcpListener::local_addr).transpose()?;

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use balancer::clean::{self, CleanSettings};
 use balancer::config::settings::Settings;
 use balancer::config::{Config, ConfigFile, RuntimeConfig};
 use balancer::reload::Source;
@@ -51,6 +52,9 @@ enum Task {
         /// The file
         file: PathBuf,
     },
+    /// Remove the containers, networks and leases that a pool has left on the Docker engine, after
+    /// listing them and asking; refused while a balancer of the pool runs
+    Clean(CleanSettings),
     /// Take overloaded replicas of a balancer out of rotation until they have recovered, through
     /// its overload API
     Watch(Box<WatchSettings>),
@@ -80,6 +84,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command.unwrap_or(Task::Serve(Box::new(cli.serve))) {
         Task::Serve(serve) => run(*serve),
         Task::Check { file } => check(&file),
+        Task::Clean(settings) => clean(settings),
         Task::Watch(settings) => control(*settings),
         Task::Replica(options) => server::main(options).map_err(anyhow::Error::from),
     };
@@ -135,7 +140,8 @@ fn run(serve: Serve) -> anyhow::Result<()> {
                 balancer::run(config, listeners, runtime, source, shutdown).await?;
             }
             RuntimeConfig::Docker(docker) => {
-                let connecting = Docker::connect(docker, config.engine.wait);
+                let listen = listeners.traffic.local_addr()?;
+                let connecting = Docker::connect(docker, listen, config.engine.wait);
                 let Some(runtime) = unless(shutdown.as_mut(), connecting).await else {
                     return Ok(());
                 };
@@ -152,6 +158,11 @@ fn run(serve: Serve) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+fn clean(settings: CleanSettings) -> anyhow::Result<()> {
+    actix_web::rt::System::new()
+        .block_on(async { clean::run(settings, &mut io::stdout()).await.map_err(Into::into) })
 }
 
 fn control(settings: WatchSettings) -> anyhow::Result<()> {

@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::fleet::change::Death;
 use crate::fleet::listed::Server;
+use crate::fleet::members::{Lease, MemberKey};
 use crate::fleet::observed::Observed;
 use crate::fleet::release::Release;
 use crate::fleet::seat::{Hostname, Seat};
@@ -37,6 +38,27 @@ pub enum Mark {
     Seated(Seat),
     /// It is about to be removed.
     Leaving,
+    /// It is about to be removed because the balancer stops: another one of the pool fills its seat
+    /// again.
+    Stopping,
+}
+
+/// The pool that replicas belong to, and this balancer as a member of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// The pool's name.
+    pub name: String,
+    /// Whether other balancers may join.
+    pub shared: bool,
+    /// This balancer, and this run of it.
+    pub me: MemberKey,
+    /// The address of its traffic listener.
+    pub address: String,
+    /// The fingerprint of the configuration of replicas, without their number.
+    pub config: String,
+    /// The pool of containers that an earlier version left, which has no leases; `None` where there
+    /// are none, or they are not to be adopted.
+    pub earlier: Option<&'static str>,
 }
 
 /// Starts, stops and lists replicas. Used on one thread only: the supervisor's.
@@ -83,6 +105,30 @@ pub trait Runtime: 'static {
     /// Takes a server back that [`enlist`](Self::enlist) listed, unless it is listed otherwise by
     /// now.
     fn withdraw(&self, _: &Hostname) {}
+
+    /// Returns the pool of the replicas; `None` for a runtime whose replicas no other balancer can
+    /// own.
+    async fn pool(&self) -> Result<Option<Pool>, RuntimeError> {
+        Ok(None)
+    }
+
+    /// Returns the leases of all balancers, those of other pools included.
+    async fn leases(&self) -> Result<Vec<Lease>, RuntimeError> {
+        Ok(Vec::new())
+    }
+
+    /// Writes a lease beside those that are there.
+    async fn write_lease(&self, _: &Lease) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    /// Removes a lease; gone already is success.
+    async fn remove_lease(&self, _: &Lease) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    /// Treats the containers of [`Pool::earlier`] as those of this pool from now on.
+    fn adopt_earlier(&self) {}
 
     /// Removes what was made beside the replicas, once they are gone.
     async fn close(&self) -> Result<(), RuntimeError>;

@@ -113,8 +113,35 @@ pub struct SupervisorStatus {
     pub fleet: FleetStatus,
     /// How it follows its load, if it does.
     pub scale: Option<ScaleStatus>,
+    /// The pool, where other balancers can have a part in it.
+    pub pool: Option<PoolStatus>,
     /// Why the runtime does not answer, if it does not.
     pub engine_error: Option<String>,
+}
+
+/// A pool and its members as they are shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PoolStatus {
+    /// The pool's name.
+    pub name: String,
+    /// Whether other balancers may join.
+    pub shared: bool,
+    /// The members that live, this balancer first.
+    pub members: Vec<MemberStatus>,
+}
+
+/// A balancer of a pool as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MemberStatus {
+    /// The balancer's name, the same after a restart.
+    pub id: String,
+    /// The address of its traffic listener.
+    pub address: String,
+    /// Whether it is the balancer that answers.
+    #[serde(rename = "self")]
+    pub own: bool,
+    /// `joining`, `serving`, `leaving` or `removing`.
+    pub stage: &'static str,
 }
 
 /// The ring, and who is there.

@@ -2,6 +2,7 @@
 //! publish the table`.
 
 mod handles;
+mod membership;
 mod relief;
 mod scaling;
 mod tasks;
@@ -22,6 +23,7 @@ use crate::fleet::change::{Cause, ChangeKind, Failed};
 use crate::fleet::event::{Event, StartFailed, What};
 use crate::fleet::health::Verdict;
 use crate::fleet::listed::Server;
+use crate::fleet::members::Stage;
 use crate::fleet::observed::Observed;
 use crate::fleet::roster::{ChangeId, Effect, Roster, Tick};
 use crate::fleet::seat::Hostname;
@@ -31,6 +33,8 @@ use crate::runtime::{Mark, Runtime, RuntimeError};
 use crate::state::{ChangeError, Command, Reply, RingStatus, Shared, SupervisorStatus};
 use crate::telemetry::chain;
 use handles::Handles;
+pub use membership::JoinError;
+use membership::{Ending, Membership};
 use relief::Relief;
 use scaling::Scaling;
 use tasks::{Listing, Outcome, Tasks};
@@ -60,6 +64,9 @@ pub struct Supervisor<R> {
     handles: Handles,
     replies: HashMap<ChangeId, Reply<Vec<Hostname>>>,
     listing: Listing,
+    /// Its part in the pool, where other balancers can have one.
+    membership: Option<Membership>,
+    ending: Ending,
     /// The fleet follows its load; not where that is off, or the balancer stops.
     scaling: Option<Scaling>,
     published: Option<u64>,
@@ -70,18 +77,15 @@ pub struct Supervisor<R> {
 // === impl Supervisor ===
 
 impl<R: Runtime> Supervisor<R> {
-    /// Lists what runs, adopts it or asks for the first fleet.
+    /// Joins the pool, lists what runs, adopts it or asks for the first fleet.
     ///
     /// # Errors
-    /// When the runtime cannot list.
-    pub async fn boot(
-        config: &Config,
-        runtime: R,
-        shared: Arc<Shared>,
-    ) -> Result<Self, RuntimeError> {
+    /// When the runtime cannot list, or another balancer holds the pool.
+    pub async fn boot(config: &Config, runtime: R, shared: Arc<Shared>) -> Result<Self, JoinError> {
         let (results, probes) = mpsc::channel(PROBES);
+        let (membership, begin) = Membership::join(&runtime, config.replicas).await?;
         let mut roster = Roster::new(config.fleet());
-        roster.boot(runtime.list().await?, config.replicas, Instant::now());
+        roster.begin_with(runtime.list().await?, begin, Instant::now());
         let table = shared.table();
         let (placement, pool) = (Arc::clone(table.placement()), Arc::clone(table.pool()));
         let listing = Listing::new(runtime.list_every(), Instant::now());
@@ -105,6 +109,8 @@ impl<R: Runtime> Supervisor<R> {
             handles: Handles::new(Prober::new(config.health.clone(), results), pool),
             replies: HashMap::new(),
             listing,
+            membership,
+            ending: Ending::No,
             scaling,
             published: None,
             relief: config.overload.map(|relief| Relief::new(relief, Instant::now())),
@@ -112,9 +118,9 @@ impl<R: Runtime> Supervisor<R> {
         })
     }
 
-    /// Keeps the fleet as it was asked for, until `stop`; then stops what it owns until the
-    /// deadline that `stop` gives, however many calls to the runtime hang. Reports whether nothing
-    /// is left behind.
+    /// Keeps the fleet as it was asked for, until `stop`; then removes the replicas, unless they are
+    /// to be kept or another balancer of the pool lives: until the deadline that `stop` gives,
+    /// however many calls to the runtime hang. Reports whether nothing is left behind.
     pub async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
@@ -125,13 +131,17 @@ impl<R: Runtime> Supervisor<R> {
         loop {
             self.scale();
             let wake = self.settle();
-            let deadline = self.ends_at;
-            if deadline.is_some_and(|deadline| self.roster.is_gone() || deadline <= Instant::now())
-            {
+            let ending = self.ending;
+            if self.end() {
                 break;
             }
+            if self.ending != ending {
+                // What follows from that is begun at once.
+                continue;
+            }
             let sample = self.scaling.as_ref().map(Scaling::due);
-            let wake = [wake, deadline, sample].into_iter().flatten().min();
+            let renewal = self.membership.as_ref().map(Membership::due);
+            let wake = [wake, self.end_due(), sample].into_iter().flatten().min();
             tokio::select! {
                 Some(command) = commands.recv() => self.command(command),
                 Some(outcome) = self.outcomes.recv() => self.outcome(outcome),
@@ -143,16 +153,15 @@ impl<R: Runtime> Supervisor<R> {
                     self.list();
                 }
                 () = sleep_until(self.listing.due().into()) => self.list(),
+                () = until(renewal) => self.renew(),
                 () = until(wake) => {}
-                end = &mut stop, if deadline.is_none() => {
-                    if self.keep_replicas {
-                        info!(replicas = self.handles.count(), "replicas are kept");
-                        return true;
-                    }
-                    self.scaling = None;
-                    self.roster.stop_all();
+                end = &mut stop, if self.ending == Ending::No => {
                     // Without a deadline the balancer has ended otherwise.
                     self.ends_at = Some(end.unwrap_or_else(|_| Instant::now() + self.grace));
+                    if self.keep_replicas {
+                        return self.leave_replicas(Stage::Kept).await;
+                    }
+                    self.begin_end();
                 }
             }
             // Whatever else has come meanwhile, so that the plan is made and the table swapped
@@ -164,14 +173,24 @@ impl<R: Runtime> Supervisor<R> {
                 self.probe(&probe);
             }
         }
+        if let Ending::Parting { .. } = self.ending {
+            return self.leave_replicas(Stage::Gone).await;
+        }
         let remaining = self.roster.remaining();
         if !remaining.is_empty() {
             let names: Vec<&str> = remaining.iter().map(|hostname| hostname.as_str()).collect();
             warn!(replicas = names.join(","), "replicas could not be stopped in time");
         }
+        // The leases go last, whatever became of the rest: without one, the next start begins anew.
+        let is_closed = self.close().await;
+        remaining.is_empty() & is_closed & self.remove_leases().await
+    }
+
+    /// Removes what was made beside the replicas. Reports whether it is gone.
+    async fn close(&self) -> bool {
         let end = self.ends_at.unwrap_or_else(Instant::now);
-        match timeout_at(end.into(), runtime.close()).await {
-            Ok(Ok(())) => remaining.is_empty(),
+        match timeout_at(end.into(), self.runtime.close()).await {
+            Ok(Ok(())) => true,
             Ok(Err(error)) => {
                 warn!(error = chain(&error), "runtime could not be closed cleanly");
                 false
@@ -205,6 +224,7 @@ impl<R: Runtime> Supervisor<R> {
             for event in events {
                 self.record(&event);
             }
+            self.note_wanted();
             if finished.is_empty() && effects.is_empty() {
                 return wake;
             }
@@ -225,6 +245,7 @@ impl<R: Runtime> Supervisor<R> {
             }
             Effect::MarkSeated(hostname, seat) => self.tasks.mark(hostname, Mark::Seated(seat)),
             Effect::MarkLeaving(hostname) => self.tasks.mark(hostname, Mark::Leaving),
+            Effect::MarkStopping(hostname) => self.tasks.mark(hostname, Mark::Stopping),
             Effect::Drain(hostname) => {
                 if !self.handles.close(&hostname) {
                     self.roster.drained(&hostname);
@@ -272,7 +293,8 @@ impl<R: Runtime> Supervisor<R> {
             Command::Roll { request, reply } => {
                 let begun = self.roster.roll(request, Instant::now()).map_err(ChangeError::from);
                 let status = |_generation| self.roster.roll_status().ok_or(ChangeError::Busy);
-                answer(reply, begun.and_then(status));
+                let begun = begun.and_then(status);
+                self.answer_once_written(reply, begun);
             }
             Command::Node { hostname, enable, reply } => {
                 answer(reply, Ok(self.node(&hostname, enable)));
@@ -286,7 +308,8 @@ impl<R: Runtime> Supervisor<R> {
                 let fleet = self.roster.status(Instant::now(), in_flight);
                 let engine_error = self.listing.error().map(|error| chain(error.as_ref()));
                 let scale = self.scaling.as_ref().map(Scaling::status);
-                answer(reply, Ok(SupervisorStatus { fleet, scale, engine_error }));
+                let pool = self.membership.as_ref().map(Membership::status);
+                answer(reply, Ok(SupervisorStatus { fleet, scale, pool, engine_error }));
             }
             Command::Ring { reply } => answer(reply, Ok(self.ring())),
             Command::Rehearse { rehearsal, reply } => {
@@ -335,6 +358,7 @@ impl<R: Runtime> Supervisor<R> {
             Outcome::Marked(hostname, result) => {
                 self.roster.marked(&hostname, result.map_err(|error| Arc::new(error) as Cause));
             }
+            Outcome::Renewed { version, stage, result } => self.renewed(version, stage, result),
             Outcome::Stopped(hostname, result) => {
                 let result = result.map_err(|error| Arc::new(error) as Cause);
                 self.roster.removed(&hostname, result, now);
@@ -405,7 +429,8 @@ impl<R: Runtime> Supervisor<R> {
 
     fn reply(&mut self, id: ChangeId, result: Result<(), Failed>) {
         if let Some(reply) = self.replies.remove(&id) {
-            answer(reply, result.map(|()| self.roster.listing()).map_err(ChangeError::from));
+            let result = result.map(|()| self.roster.listing()).map_err(ChangeError::from);
+            self.answer_once_written(reply, result);
         }
     }
 }

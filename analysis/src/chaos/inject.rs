@@ -9,6 +9,7 @@ use awc::http::Method;
 use tokio::process::Command;
 
 use super::faults::{Outcome, PATIENCE, World};
+use super::replicas::Found;
 use super::schedule::{Kind, Step};
 use crate::system::api::Call;
 use crate::system::victim::docker;
@@ -32,6 +33,7 @@ impl Injector {
         let done = match step.kind {
             Kind::Balancer => self.crash().await,
             Kind::Engine => self.restart_engine().await,
+            Kind::Member => self.join_and_leave(step).await,
             Kind::Add | Kind::Shrink => self.resize(step).await,
             Kind::Kill
             | Kind::Hang
@@ -82,6 +84,38 @@ impl Injector {
         // Where containers outlive the engine, no request may fail.
         self.recover(index, from, keeps != "true").await;
         ensure!(status?.success(), "`{command}` failed");
+        Ok(())
+    }
+
+    /// Starts a second balancer of the pool, and stops it again. No request may fail, and no
+    /// replica may come or go because of it: nothing of that is excused.
+    async fn join_and_leave(&self, step: &Step) -> anyhow::Result<()> {
+        self.wait_for_a_whole_fleet().await?;
+        let (world, before) = (&self.world, self.world.all().await?);
+        let index = world.note(Kind::Member, &[], Outcome::Open);
+        let outcome = match self.second_member(step, before).await {
+            Ok(()) => Outcome::Undone,
+            Err(error) => Outcome::Failed(format!("{error:#}")),
+        };
+        world.end(index, outcome);
+        Ok(())
+    }
+
+    async fn second_member(&self, step: &Step, before: Vec<Found>) -> anyhow::Result<()> {
+        let second = self.balancer.launch_beside()?;
+        let listed = second.wait_for_replicas(self.world.watch.asked(), PATIENCE).await;
+        tokio::time::sleep(step.lasts).await;
+        second.stop().await.context("the second balancer did not stop well")?;
+        listed?;
+        ensure!(self.world.watch.is_full_within(PATIENCE).await, "the fleet is not whole after it");
+        let handles = |all: &[Found]| {
+            let mut handles: Vec<String> =
+                all.iter().map(|found| format!("{:?}", found.handle)).collect();
+            handles.sort();
+            handles
+        };
+        let after = self.world.all().await?;
+        ensure!(handles(&before) == handles(&after), "replicas changed: {before:?} {after:?}");
         Ok(())
     }
 

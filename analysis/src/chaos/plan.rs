@@ -33,6 +33,7 @@ pub(crate) struct Plan {
 pub(crate) struct Abilities {
     pub(super) spares: bool,
     pub(super) replaces_hung: bool,
+    pub(super) shares: bool,
 }
 
 /// After the last fault, with the load still on: to see what that fault does.
@@ -56,13 +57,14 @@ impl Plan {
         self.length - TAIL.min(self.length / 6)
     }
 
-    pub(super) fn steps(&self, runtime: Runtime, seed: u64) -> Vec<Step> {
+    pub(super) fn steps(&self, runtime: Runtime, seed: u64, shares: bool) -> Vec<Step> {
         schedule(&Draw {
             seed,
             length: self.faults_until(),
             runtime,
             replicas: self.replicas,
             engine: self.restart_engine.is_some(),
+            shares,
         })
     }
 
@@ -77,15 +79,20 @@ impl Plan {
         ]
         .map(str::to_owned)
         .into();
-        let mut add = |words: [&str; 2]| arguments.extend(words.map(str::to_owned));
         match setup.runtime {
-            Runtime::Docker => add(["--network", &self.network]),
+            Runtime::Docker => {
+                arguments.extend(["--network".to_owned(), self.network.clone()]);
+                if abilities.shares {
+                    arguments.push("--shared".to_owned());
+                }
+            }
             // The replica that would run anyway, with its name where it can be seen.
-            Runtime::Process => add([
-                "--command",
-                &format!("env {HOSTNAME}={{hostname}} '{}' replica", setup.balancer.display()),
+            Runtime::Process => arguments.extend([
+                "--command".to_owned(),
+                format!("env {HOSTNAME}={{hostname}} '{}' replica", setup.balancer.display()),
             ]),
         }
+        let mut add = |words: [&str; 2]| arguments.extend(words.map(str::to_owned));
         if abilities.replaces_hung {
             add(["--health-replace-after", REPLACE_AFTER]);
         }
@@ -134,6 +141,7 @@ impl Abilities {
         Ok(Self {
             spares: has_flag(balancer, "--spares")?,
             replaces_hung: has_flag(balancer, "--health-replace-after")?,
+            shares: has_flag(balancer, "--shared[=<BOOL>]")?,
         })
     }
 }

@@ -30,6 +30,8 @@ pub(crate) enum Kind {
     Balancer,
     /// A restart of the Docker daemon.
     Engine,
+    /// A second balancer of the pool starts, and stops again.
+    Member,
     /// `/add` of one.
     Add,
     /// `/rm` of one, by its name.
@@ -58,6 +60,8 @@ pub(crate) struct Draw {
     pub(crate) replicas: u32,
     /// Whether there is a command that restarts the engine.
     pub(crate) engine: bool,
+    /// Whether balancers can share a pool.
+    pub(crate) shares: bool,
 }
 
 /// Between two steps, in milliseconds.
@@ -72,7 +76,7 @@ const GROWTH: u32 = 2;
 impl Kind {
     /// How often each comes in one bag. A balancer must live for some minutes: its memory is
     /// looked at.
-    const BAG: [(Self, usize); 10] = [
+    const BAG: [(Self, usize); 11] = [
         (Self::Kill, 8),
         (Self::Hang, 4),
         (Self::HangBriefly, 4),
@@ -82,6 +86,7 @@ impl Kind {
         (Self::Disconnect, 4),
         (Self::Balancer, 1),
         (Self::Engine, 1),
+        (Self::Member, 2),
         // One that changes the fleet: which way is decided by its size.
         (Self::Add, 4),
     ];
@@ -98,6 +103,7 @@ impl Kind {
             Self::Disconnect => "disconnect",
             Self::Balancer => "balancer",
             Self::Engine => "engine",
+            Self::Member => "member",
             Self::Add => "add",
             Self::Shrink => "rm",
         }
@@ -119,6 +125,7 @@ impl Kind {
             Self::Disconnect => "off the network for 2 to 6 s",
             Self::Balancer => "SIGKILL of the balancer, started again at once",
             Self::Engine => "restart of the Docker daemon",
+            Self::Member => "a second balancer of the pool joins, and leaves after 2 to 6 s",
             Self::Add => "`/add` of one",
             Self::Shrink => "`/rm` of one",
         }
@@ -126,7 +133,7 @@ impl Kind {
 
     /// Whether what is hit is put right again from outside.
     pub(crate) fn is_undone(self) -> bool {
-        matches!(self, Self::HangBriefly | Self::Disconnect)
+        matches!(self, Self::HangBriefly | Self::Disconnect | Self::Member)
     }
 
     fn is_possible(self, draw: &Draw) -> bool {
@@ -136,6 +143,7 @@ impl Kind {
             Self::Disconnect => draw.runtime == Runtime::Docker && draw.replicas > 1,
             Self::Remove => draw.runtime == Runtime::Docker,
             Self::Engine => draw.runtime == Runtime::Docker && draw.engine,
+            Self::Member => draw.runtime == Runtime::Docker && draw.shares,
             Self::Kill
             | Self::Stop
             | Self::ExitLoop
@@ -190,7 +198,7 @@ fn resize(draw: &Draw, fleet: u32, rng: &mut StdRng) -> Kind {
 /// Whom it hits: one of the seats that are always there, or the last one for `/rm`.
 fn seats(kind: Kind, replicas: u32, fleet: u32, rng: &mut StdRng) -> Vec<u32> {
     match kind {
-        Kind::Balancer | Kind::Engine | Kind::Add => Vec::new(),
+        Kind::Balancer | Kind::Engine | Kind::Member | Kind::Add => Vec::new(),
         Kind::Shrink => vec![fleet],
         Kind::Kill => {
             let mut all: Vec<u32> = (1..=replicas).collect();
@@ -222,7 +230,8 @@ fn fleet_after(kind: Kind, draw: &Draw, fleet: u32) -> u32 {
         | Kind::ExitLoop
         | Kind::Disconnect
         | Kind::Balancer
-        | Kind::Engine => fleet,
+        | Kind::Engine
+        | Kind::Member => fleet,
     }
 }
 
@@ -247,7 +256,14 @@ mod tests {
     use super::*;
 
     fn draw(seed: u64, runtime: Runtime) -> Draw {
-        Draw { seed, length: Duration::from_secs(1_800), runtime, replicas: 5, engine: false }
+        Draw {
+            seed,
+            length: Duration::from_secs(1_800),
+            runtime,
+            replicas: 5,
+            engine: false,
+            shares: true,
+        }
     }
 
     #[test]
@@ -289,12 +305,13 @@ mod tests {
             kinds
         };
         let process = kinds(draw(1, Runtime::Process));
-        for kind in [Kind::Remove, Kind::Disconnect, Kind::Engine] {
+        for kind in [Kind::Remove, Kind::Disconnect, Kind::Engine, Kind::Member] {
             assert!(!process.contains(&kind), "{kind:?}");
         }
         assert_eq!(process.len(), 8);
-        assert_eq!(kinds(draw(1, Runtime::Docker)).len(), 10);
-        assert_eq!(kinds(Draw { engine: true, ..draw(1, Runtime::Docker) }).len(), 11);
+        assert_eq!(kinds(draw(1, Runtime::Docker)).len(), 11);
+        assert_eq!(kinds(Draw { shares: false, ..draw(1, Runtime::Docker) }).len(), 10);
+        assert_eq!(kinds(Draw { engine: true, ..draw(1, Runtime::Docker) }).len(), 12);
     }
 
     #[test]

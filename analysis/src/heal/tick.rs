@@ -115,6 +115,7 @@ fn observed(seat: Seat) -> Observed {
         release: Release::default(),
         condition: Condition::Running,
         leaving: false,
+        seat_stays: false,
     }
 }
 

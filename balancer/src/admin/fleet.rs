@@ -14,6 +14,7 @@ use super::{Admin, READ, ROLL, deny, fail, refuse};
 use crate::fleet::roster::FleetStatus;
 use crate::fleet::scale::ScaleStatus;
 use crate::reply;
+use crate::state::PoolStatus;
 
 #[derive(Serialize)]
 struct Fleet {
@@ -21,6 +22,8 @@ struct Fleet {
     fleet: FleetStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
     scale: Option<ScaleStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pool: Option<PoolStatus>,
     engine: Engine,
     /// How many of each event there were since the balancer's start.
     counts: BTreeMap<&'static str, u64>,
@@ -42,7 +45,8 @@ pub(super) async fn fleet(request: HttpRequest, admin: Data<Admin>) -> HttpRespo
             let error = status.engine_error;
             let engine = Engine { reachable: error.is_none(), error };
             let counts = admin.shared.history().counts();
-            let fleet = Fleet { fleet: status.fleet, scale: status.scale, engine, counts };
+            let (fleet, scale, pool) = (status.fleet, status.scale, status.pool);
+            let fleet = Fleet { fleet, scale, pool, engine, counts };
             reply::success(StatusCode::OK, fleet)
         }
         Err(error) => fail(&error),

@@ -48,8 +48,10 @@ pub struct DockerConfig {
     pub cpus: Option<f64>,
     /// Most processes and threads of each.
     pub pids: u32,
-    /// The value of their pool label.
-    pub pool: String,
+    /// The pool that they belong to; derived from where the balancer runs if not given.
+    pub pool: Option<String>,
+    /// Whether other balancers may join the pool.
+    pub shared: bool,
 }
 
 /// Where replicas run: where nothing is said, listed servers say it.
@@ -80,6 +82,9 @@ pub(super) fn runtime(
             return Err(must("servers_file", why));
         }
     }
+    if settings.shared == Some(true) && kind != RuntimeKind::Docker {
+        return Err(must("shared", "needs runtime = \"docker\": replicas of others have no pool"));
+    }
     let env = settings.env.unwrap_or_default().into_iter().map(|v| (v.0, v.1)).collect();
     match kind {
         RuntimeKind::Process => Ok(RuntimeConfig::Process { command: settings.command, env }),
@@ -94,6 +99,11 @@ pub(super) fn runtime(
                 Some(text) => Ok(text),
                 None => Ok(default.to_owned()),
             };
+            let shared = settings.shared.unwrap_or(false);
+            if shared && settings.pool.is_none() {
+                return Err(must("shared", "needs 'pool': the same name at every balancer"));
+            }
+            let pool = settings.pool.map(|pool| text(Some(pool), "", "pool")).transpose()?;
             Ok(RuntimeConfig::Docker(DockerConfig {
                 image: text(settings.image, "ring-balancer/server", "image")?,
                 pull: settings.pull.unwrap_or_default(),
@@ -105,7 +115,8 @@ pub(super) fn runtime(
                 memory: settings.memory.map(|size| size.0),
                 cpus: settings.cpus,
                 pids: settings.pids.unwrap_or(512),
-                pool: text(settings.pool, "default", "pool")?,
+                pool,
+                shared,
             }))
         }
         RuntimeKind::Static => {

@@ -122,10 +122,18 @@ pub struct Settings {
     #[arg(long, env = "BALANCER_PIDS", value_name = "N")]
     pub pids: Option<u32>,
 
-    /// docker: tells this balancer's containers from those of others on the same engine
-    /// [default: default]
+    /// docker: the name by which this balancer finds its containers again, and other balancers that
+    /// share them [default: the Compose project if it runs in one, otherwise the host name and
+    /// --listen]
     #[arg(long, env = "BALANCER_POOL", value_name = "NAME")]
     pub pool: Option<String>,
+
+    /// docker: share the pool with other balancers of the same --pool, all of which need this; the
+    /// last one that stops removes the containers. Without it the start fails while another
+    /// balancer holds the pool [default: false]
+    #[arg(long, env = "BALANCER_SHARED", value_name = "BOOL", num_args = 0..=1,
+          default_missing_value = "true", require_equals = true)]
+    pub shared: Option<bool>,
 
     /// docker: leave the containers running when the balancer stops; the next start adopts them
     /// [default: false]
@@ -321,7 +329,7 @@ impl Settings {
         first_of!(
             self, other;
             listen, runtime, replicas, max_replicas, spares, servers, servers_file, command, env, image,
-            network, port, memory, cpus, pids, pull, pool, keep_replicas, placement, policy, key,
+            network, port, memory, cpus, pids, pull, pool, shared, keep_replicas, placement, policy, key,
             balance_factor,
             health_path, workers, log_format, access_log, log_level;
             ring, classic, maglev, engine, health, outliers, overload, admission, respawn, scale, timeouts, limits,

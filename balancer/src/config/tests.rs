@@ -76,6 +76,36 @@ fn every_key_is_a_flag_and_a_variable_and_the_other_way_round() {
 }
 
 #[test]
+fn a_pool_is_shared_only_under_a_name_and_only_on_an_engine() {
+    let docker = |more: &str| checked(&format!("runtime = \"docker\"\n{more}"));
+    let pool = |config: Config| match config.runtime {
+        RuntimeConfig::Docker(docker) => (docker.pool, docker.shared),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(pool(docker("").unwrap()), (None, false));
+    let shared = docker("pool = \"shop\"\nshared = true").unwrap();
+    assert_eq!(pool(shared), (Some("shop".to_owned()), true));
+    let alone = flagged(&["--runtime", "docker", "--pool", "shop", "--shared=false"]).unwrap();
+    assert_eq!(pool(alone), (Some("shop".to_owned()), false));
+    assert!(pool(flagged(&["--runtime", "docker", "--pool", "x", "--shared"]).unwrap()).1);
+    let refused = docker("shared = true").unwrap_err();
+    assert_eq!(refused, "'shared' needs 'pool': the same name at every balancer");
+    let refused = checked("shared = true").unwrap_err();
+    assert!(refused.starts_with("'shared' needs runtime = \"docker\""), "{refused}");
+    for bad in ["", "a b"] {
+        let refused = docker(&format!("pool = \"{bad}\"")).unwrap_err();
+        assert_eq!(refused, "'pool' must not be empty or have spaces");
+    }
+}
+
+#[test]
+fn a_change_of_the_pool_needs_a_restart() {
+    let running = checked("runtime = \"docker\"\npool = \"shop\"").unwrap();
+    let read = checked("runtime = \"docker\"\npool = \"shop\"\nshared = true").unwrap();
+    assert_eq!(read.after(running).1, ["what replicas are"]);
+}
+
+#[test]
 fn without_settings_the_request_path_has_its_documented_bounds() {
     let config = checked("").unwrap();
     let Timeouts { client_body, replica_body, tunnel, .. } = config.timeouts;

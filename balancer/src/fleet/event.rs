@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::change::{Cause, Death, chain};
 use super::health::Ejection;
+use super::members::Member;
 use super::observed::Place;
 use super::overload::Action;
 use super::plan::Why;
@@ -86,6 +87,8 @@ pub enum What {
     Draining(Why),
     /// Another balancer of its pool removes it.
     LeftElsewhere,
+    /// Another balancer of its pool, which stops, removes it: its seat stays.
+    TakenElsewhere,
     /// It could not be told to others that it goes, or where it sits.
     MarkFailed(Cause),
     /// It is gone.
@@ -138,6 +141,12 @@ pub enum What {
     },
     /// It could not; it is tried again.
     ScaleFailed(Cause),
+    /// Another balancer serves the pool.
+    MemberJoined(Member),
+    /// Another balancer of the pool has ended cleanly.
+    MemberLeft(Member),
+    /// Another balancer of the pool shows no sign of life.
+    MemberExpired(Member),
     /// The runtime does not answer.
     EngineLost(Cause),
     /// It answers again.
@@ -173,7 +182,7 @@ impl Event {
 
 impl What {
     /// Every [`name`](Self::name) there is.
-    pub const NAMES: [&str; 28] = [
+    pub const NAMES: [&str; 32] = [
         "starting",
         "adopted",
         "ready",
@@ -186,6 +195,7 @@ impl What {
         "seated",
         "draining",
         "left-elsewhere",
+        "taken-elsewhere",
         "mark-failed",
         "removed",
         "remove-failed",
@@ -199,6 +209,9 @@ impl What {
         "roll-failed",
         "scaling",
         "scale-failed",
+        "member-joined",
+        "member-left",
+        "member-expired",
         "engine-lost",
         "engine-back",
         "quarantined",
@@ -220,6 +233,7 @@ impl What {
             What::Seated(_) => "seated",
             What::Draining(_) => "draining",
             What::LeftElsewhere => "left-elsewhere",
+            What::TakenElsewhere => "taken-elsewhere",
             What::MarkFailed(_) => "mark-failed",
             What::Removed => "removed",
             What::RemoveFailed(_) => "remove-failed",
@@ -233,6 +247,9 @@ impl What {
             What::RollFailed { .. } => "roll-failed",
             What::Scaling { .. } => "scaling",
             What::ScaleFailed(_) => "scale-failed",
+            What::MemberJoined(_) => "member-joined",
+            What::MemberLeft(_) => "member-left",
+            What::MemberExpired(_) => "member-expired",
             What::EngineLost(_) => "engine-lost",
             What::EngineBack => "engine-back",
             What::Quarantined { .. } => "quarantined",
@@ -255,6 +272,9 @@ impl What {
             What::Seated(_) => "spare takes a seat",
             What::Draining(_) => "replica is leaving",
             What::LeftElsewhere => "replica is being removed by another balancer",
+            What::TakenElsewhere => {
+                "replica is being removed by a balancer that stops; its seat is refilled"
+            }
             What::MarkFailed(_) => "replica's mark could not be written down",
             What::Removed => "replica is removed",
             What::RemoveFailed(_) => "replica could not be removed",
@@ -268,6 +288,9 @@ impl What {
             What::RollFailed { .. } => "rolling update fails and is being undone",
             What::Scaling { .. } => "fleet is scaled",
             What::ScaleFailed(_) => "fleet could not be scaled; it is tried again",
+            What::MemberJoined(_) => "another balancer joined the pool",
+            What::MemberLeft(_) => "another balancer left the pool",
+            What::MemberExpired(_) => "lease of another balancer expired",
             What::EngineLost(_) => "replicas cannot be listed; the last table stays",
             What::EngineBack => "replicas can be listed again",
             What::Quarantined { .. } => "request quarantined",
@@ -285,7 +308,7 @@ impl What {
             What::Ejected(..) | What::Hung | What::NotReady(Unready { ejected: true, .. }) => {
                 Some("ejected")
             }
-            What::Draining(_) | What::LeftElsewhere => Some("draining"),
+            What::Draining(_) | What::LeftElsewhere | What::TakenElsewhere => Some("draining"),
             What::Died(_) | What::StartFailed(_) | What::NeverReady(_) | What::Removed => {
                 Some("dead")
             }
@@ -302,6 +325,9 @@ impl What {
             | What::RollFailed { .. }
             | What::Scaling { .. }
             | What::ScaleFailed(_)
+            | What::MemberJoined(_)
+            | What::MemberLeft(_)
+            | What::MemberExpired(_)
             | What::EngineLost(_)
             | What::EngineBack
             | What::Quarantined { .. } => None,
@@ -349,12 +375,16 @@ impl What {
                 "{request} was in flight at {first} and {second} when they died: it is answered \
                  502 for {cool_down:?}"
             )),
+            What::MemberJoined(member) | What::MemberLeft(member) | What::MemberExpired(member) => {
+                Some(member.to_string())
+            }
             What::Starting
             | What::Adopted
             | What::Listed
             | What::Ready
             | What::Hung
             | What::LeftElsewhere
+            | What::TakenElsewhere
             | What::Removed
             | What::PanicOver
             | What::EngineBack => None,
@@ -370,11 +400,13 @@ impl What {
             | What::Died(_)
             | What::StartFailed(_)
             | What::NeverReady(_)
+            | What::TakenElsewhere
             | What::MarkFailed(_)
             | What::RemoveFailed(_)
             | What::Panic { .. }
             | What::RollFailed { .. }
             | What::ScaleFailed(_)
+            | What::MemberExpired(_)
             | What::EngineLost(_)
             | What::Quarantined { .. } => true,
             What::Starting
@@ -392,6 +424,8 @@ impl What {
             | What::RollDone { .. }
             | What::RollUndone { .. }
             | What::Scaling { .. }
+            | What::MemberJoined(_)
+            | What::MemberLeft(_)
             | What::EngineBack => false,
         }
     }
@@ -404,6 +438,7 @@ mod tests {
     #[test]
     fn every_name_is_listed_once() {
         let cause = || -> Cause { std::sync::Arc::new(std::fmt::Error) };
+        let member = || Member { identity: "host".to_owned(), address: "127.0.0.1:1".to_owned() };
         let generation = 1;
         let all = [
             What::Starting,
@@ -418,6 +453,7 @@ mod tests {
             What::Seated(Seat::new(1).unwrap()),
             What::Draining(Why::Dead),
             What::LeftElsewhere,
+            What::TakenElsewhere,
             What::MarkFailed(cause()),
             What::Removed,
             What::RemoveFailed(cause()),
@@ -431,6 +467,9 @@ mod tests {
             What::RollFailed { generation, why: String::new() },
             What::Scaling { from: 1, to: 2, reason: Reason::Load { in_flight: 1.0 } },
             What::ScaleFailed(cause()),
+            What::MemberJoined(member()),
+            What::MemberLeft(member()),
+            What::MemberExpired(member()),
             What::EngineLost(cause()),
             What::EngineBack,
             What::Quarantined {

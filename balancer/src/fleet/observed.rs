@@ -29,6 +29,9 @@ pub struct Observed {
     pub condition: Condition,
     /// Somebody is about to remove it: this balancer before its last restart, or another one.
     pub leaving: bool,
+    /// Whether it leaves because its balancer stops, so that its seat stays wanted by the others of
+    /// the pool. Only where it is `leaving`.
+    pub seat_stays: bool,
 }
 
 /// What a replica is there for.

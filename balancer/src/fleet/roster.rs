@@ -5,6 +5,7 @@
 //! out of [`Roster::finished`].
 
 mod act;
+mod begin;
 mod changes;
 mod listed;
 mod listing;
@@ -29,10 +30,11 @@ use super::change::Failed;
 use super::event::{Event, Subject, What};
 use super::health::{Ejection, Health, HealthLimits, OutlierConfig};
 use super::listed::Server;
-use super::observed::{Observed, Place, Trouble};
+use super::observed::{Place, Trouble};
 use super::plan::Phase;
 use super::release::Release;
 use super::seat::{Hostname, MemberId, Seat};
+pub use begin::Begin;
 use listed::Enlisting;
 pub use occupants::{Occupant, Standing};
 use record::Record;
@@ -87,6 +89,8 @@ pub enum Effect {
     MarkSeated(Hostname, Seat),
     /// Write down that it goes; then [`Roster::marked`].
     MarkLeaving(Hostname),
+    /// Write down that it goes because the balancer stops; then [`Roster::marked`].
+    MarkStopping(Hostname),
     /// Stop it and remove what is left; then [`Roster::removed`].
     Remove(Hostname),
     /// The same without a grace: it does not hear.
@@ -197,27 +201,6 @@ impl Roster {
             next_join: 0,
             events: Vec::new(),
         }
-    }
-
-    /// Begins: adopts what runs already, on the seats it has; where nothing does, asks for
-    /// `replicas` on the first seats. Goes on with a rolling update that was under way.
-    pub fn boot(&mut self, mut running: Vec<Observed>, replicas: usize, now: Instant) {
-        running.sort_by_key(|replica| (replica.created, replica.place));
-        self.follow(&running, now);
-        for observed in running {
-            if let (Some(seat), false) = (observed.place.seat(), observed.leaving) {
-                self.claim(seat, observed.condition.death().is_some(), now);
-            }
-            self.adopt(observed, now);
-        }
-        if self.seats.is_empty() && !self.config.listed {
-            for seat in Seat::smallest_free(|_| false, replicas) {
-                let record = self.new_seat(now);
-                let name = Some(Hostname::of_seat(seat));
-                self.seats.insert(seat, SeatRecord { name, first: true, ..record });
-            }
-        }
-        self.revision += 1;
     }
 
     /// To be read before a listing is asked for, and handed to [`listed`](Self::listed) with it.

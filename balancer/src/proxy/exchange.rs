@@ -179,7 +179,9 @@ impl Exchange<'_> {
                     continue;
                 }
                 // One that has failed does not wait for others.
-                Err(Shut::Full) if failed.is_some() => return Outcome::Fail(ProxyError::Overloaded),
+                Err(Shut::Full) if failed.is_some() => {
+                    return Outcome::Fail(ProxyError::Overloaded);
+                }
                 Err(Shut::Full) => match Box::pin(self.wait_for_room(&mut place)).await {
                     Ok(()) => {
                         table = worker.shared.table();

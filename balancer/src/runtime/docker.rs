@@ -18,13 +18,18 @@
 //! | `POST /networks/create` | unless it is |
 //! | `DELETE /networks/ID` | a clean end, if it was made here |
 //! | `POST /images/create` | pulling, unless `pull = "never"` |
+//! | `GET /volumes`, `POST /volumes/create`, `DELETE /volumes/NAME` | leases of the pool's balancers |
+//! | `GET /networks` | `balancer clean` |
 
 mod body;
 mod call;
+mod clean;
 mod connect;
 mod events;
 mod labels;
+mod leases;
 mod network;
+mod own;
 mod pull;
 mod sight;
 mod witness;
@@ -32,7 +37,9 @@ mod witness;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -49,15 +56,19 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use super::{Mark, ReplicaSpec, Runtime, RuntimeError};
+use super::{Mark, Pool, ReplicaSpec, Runtime, RuntimeError};
 use crate::config::DockerConfig;
 use crate::config::settings::PullPolicy;
 use crate::fleet::change::Death;
+use crate::fleet::members::Lease;
 use crate::fleet::observed::{Condition, Observed, Trouble};
 use crate::fleet::seat::Hostname;
 use call::{CALL_DEADLINE, START_DEADLINE, call, is_missing, is_status};
-use labels::{HOSTNAME, POOL};
+pub use clean::{Cleaning, Leftovers};
+use labels::{HOSTNAME, POOL, VERSION};
+use leases::Leases;
 use network::Network;
+use own::Own;
 use pull::Puller;
 use sight::{Seen, Sight};
 
@@ -82,12 +93,29 @@ const MARK_ATTEMPTS: usize = 5;
 pub struct Docker {
     api: Api,
     config: DockerConfig,
+    own: Own,
+    leases: Leases,
+    earlier: Cell<Earlier>,
     changed: Rc<Notify>,
     sight: Sight,
     puller: Puller,
     network: Network,
     subscription: JoinHandle<()>,
 }
+
+/// Whether the containers that a version without leases left are treated as this pool's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Earlier {
+    /// They are not.
+    Left,
+    /// They are.
+    Adopted,
+    /// They were, and none is there any more.
+    Replaced,
+}
+
+/// The pool of versions without leases, where none was configured.
+const EARLIER_POOL: &str = "default";
 
 /// A container to be started.
 enum Found {
@@ -101,16 +129,21 @@ enum Found {
 
 impl Docker {
     /// Connects to the engine that `DOCKER_HOST` names (`/var/run/docker.sock` by default),
-    /// negotiates the API version, and makes the network if it is absent. An engine that cannot be
-    /// reached is awaited for `wait`.
+    /// negotiates the API version, finds out which pool and which member of it this balancer is,
+    /// and makes the network if it is absent. `listen` is the address of the traffic listener. An
+    /// engine that cannot be reached is awaited for `wait`.
     ///
     /// # Errors
     /// When the engine cannot be reached in time or may not be used, its API is too old, or the
     /// network cannot be made.
-    pub async fn connect(config: DockerConfig, wait: Duration) -> Result<Self, RuntimeError> {
-        let at = std::env::var("DOCKER_HOST").unwrap_or_else(|_| DEFAULT_HOST.to_owned());
+    pub async fn connect(
+        config: DockerConfig,
+        listen: SocketAddr,
+        wait: Duration,
+    ) -> Result<Self, RuntimeError> {
+        let at = address();
         let attempt = async |patience| {
-            let docker = Self::connect_to(&at, config.clone(), patience).await?;
+            let docker = Self::connect_to(&at, config.clone(), listen, patience).await?;
             // An engine that hangs may still tell its version.
             docker.containers(None).await?;
             Ok(docker)
@@ -121,18 +154,32 @@ impl Docker {
     async fn connect_to(
         at: &str,
         config: DockerConfig,
+        listen: SocketAddr,
         patience: Duration,
     ) -> Result<Self, RuntimeError> {
         let api = connect::connect(at, patience).await?;
+        let own = Own::find(&api, config.pool.as_deref(), listen).await?;
         let changed = Rc::new(Notify::new());
         let sight = Sight::new(api.clone(), config.network.clone(), config.port);
-        let (pool, network) = (config.pool.clone(), config.network.clone());
+        let (pool, network) = (own.pool.clone(), config.network.clone());
         let (hint, witness) = (Rc::clone(&changed), Rc::clone(&sight.witness));
         let events = events::subscribe(api.clone(), pool, network, hint, witness);
         let subscription = spawn(events);
         let puller = Puller::new(api.clone(), config.pull_deadline);
-        let network = Network::new(api.clone(), config.network.clone(), config.pool.clone());
-        let docker = Self { network, api, config, changed, sight, puller, subscription };
+        let network = Network::new(api.clone(), config.network.clone(), own.pool.clone());
+        let (leases, earlier) = (Leases::new(api.clone()), Cell::new(Earlier::Left));
+        let docker = Self {
+            network,
+            api,
+            config,
+            own,
+            leases,
+            earlier,
+            changed,
+            sight,
+            puller,
+            subscription,
+        };
         docker.network.ensure().await?;
         Ok(docker)
     }
@@ -142,8 +189,36 @@ impl Docker {
         &self,
         label: Option<String>,
     ) -> Result<Vec<ContainerSummary>, RuntimeError> {
-        let mut labels = vec![format!("{POOL}={}", self.config.pool)];
-        labels.extend(label);
+        let mut containers = self.containers_of(&self.own.pool, label.as_ref()).await?;
+        if self.earlier.get() == Earlier::Adopted {
+            let adopted = self.earlier_containers(label.as_ref()).await?;
+            // They were replaced one by one: there will be no more.
+            if label.is_none() && adopted.is_empty() {
+                self.earlier.set(Earlier::Replaced);
+            }
+            containers.extend(adopted);
+        }
+        Ok(containers)
+    }
+
+    /// Returns the containers that a version without leases left.
+    async fn earlier_containers(
+        &self,
+        label: Option<&String>,
+    ) -> Result<Vec<ContainerSummary>, RuntimeError> {
+        let mut containers = self.containers_of(EARLIER_POOL, label).await?;
+        let is_earlier = |labels: &HashMap<String, String>| !labels.contains_key(VERSION);
+        containers.retain(|container| container.labels.as_ref().is_some_and(is_earlier));
+        Ok(containers)
+    }
+
+    async fn containers_of(
+        &self,
+        pool: &str,
+        label: Option<&String>,
+    ) -> Result<Vec<ContainerSummary>, RuntimeError> {
+        let mut labels = vec![format!("{POOL}={pool}")];
+        labels.extend(label.cloned());
         let filters = HashMap::from([("label".to_owned(), labels)]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         call("list containers", CALL_DEADLINE, self.api.list_containers(Some(options))).await
@@ -225,7 +300,9 @@ impl Docker {
     async fn create_now(&self, what: &ReplicaSpec) -> Result<String, RuntimeError> {
         let name = what.hostname.slug();
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
-        let created = self.api.create_container(Some(options), body::body(&self.config, what));
+        let created = self
+            .api
+            .create_container(Some(options), body::body(&self.config, &self.own.pool, what));
         let created = call(&format!("create container {name:?}"), START_DEADLINE, created).await;
         created.map(|created| created.id)
     }
@@ -241,7 +318,10 @@ impl Docker {
         // The engine looks for ids that begin so, too.
         let has_name = inspected.name.is_some_and(|it| it.trim_start_matches('/') == name);
         let labels = inspected.config.and_then(|config| config.labels).unwrap_or_default();
-        Ok(has_name && labels.get(POOL) != Some(&self.config.pool))
+        let adopted = self.earlier.get() == Earlier::Adopted
+            && labels.get(POOL).is_some_and(|pool| pool == EARLIER_POOL)
+            && !labels.contains_key(VERSION);
+        Ok(has_name && labels.get(POOL) != Some(&self.own.pool) && !adopted)
     }
 
     /// Starts what was found or made; what was made and cannot be started is removed again, unless
@@ -394,8 +474,38 @@ impl Runtime for Docker {
         self.sight.fresh_deaths()
     }
 
+    async fn pool(&self) -> Result<Option<Pool>, RuntimeError> {
+        let derived = self.config.pool.is_none();
+        let has_earlier = derived && !self.earlier_containers(None).await?.is_empty();
+        Ok(Some(Pool {
+            name: self.own.pool.clone(),
+            shared: self.config.shared,
+            me: self.own.key.clone(),
+            address: self.own.address.to_string(),
+            config: own::fingerprint(&self.config),
+            earlier: has_earlier.then_some(EARLIER_POOL),
+        }))
+    }
+
+    async fn leases(&self) -> Result<Vec<Lease>, RuntimeError> {
+        self.leases.list().await
+    }
+
+    async fn write_lease(&self, lease: &Lease) -> Result<(), RuntimeError> {
+        self.leases.write(lease).await
+    }
+
+    async fn remove_lease(&self, lease: &Lease) -> Result<(), RuntimeError> {
+        self.leases.remove(lease).await
+    }
+
+    fn adopt_earlier(&self) {
+        self.earlier.set(Earlier::Adopted);
+    }
+
     async fn close(&self) -> Result<(), RuntimeError> {
-        self.network.remove().await
+        let adopted = self.earlier.get() != Earlier::Left;
+        self.network.remove(adopted.then_some(EARLIER_POOL)).await
     }
 }
 
@@ -403,6 +513,11 @@ impl Drop for Docker {
     fn drop(&mut self) {
         self.subscription.abort();
     }
+}
+
+/// Returns the address of the engine.
+fn address() -> String {
+    std::env::var("DOCKER_HOST").unwrap_or_else(|_| DEFAULT_HOST.to_owned())
 }
 
 /// Whether a container runs, well or not.

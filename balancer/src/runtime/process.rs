@@ -211,7 +211,7 @@ impl Runtime for Process {
         match (mark, self.children.borrow_mut().get_mut(hostname)) {
             (Mark::Seated(seat), Some(running)) => running.place = seat.into(),
             // Children end with the balancer: nobody will look for them.
-            (Mark::Leaving, _) | (Mark::Seated(_), None) => {}
+            (Mark::Leaving | Mark::Stopping, _) | (Mark::Seated(_), None) => {}
         }
         Ok(())
     }
@@ -257,6 +257,7 @@ impl Running {
             release: self.release.clone(),
             condition: self.death.borrow().map_or(Condition::Running, Condition::Dead),
             leaving: false,
+            seat_stays: false,
         }
     }
 

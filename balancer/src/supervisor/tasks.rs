@@ -5,19 +5,22 @@ use std::time::{Duration, Instant};
 
 use actix_web::rt::spawn;
 use tokio::sync::{Semaphore, mpsc};
+use tracing::debug;
 
 use crate::fleet::change::Cause;
 use crate::fleet::listed::Server;
+use crate::fleet::members::{Lease, Stage};
 use crate::fleet::observed::Observed;
 use crate::fleet::release::Release;
 use crate::fleet::roster::Tick;
 use crate::fleet::seat::{Hostname, Seat};
 use crate::runtime::{Mark, ReplicaSpec, Runtime, RuntimeError};
 
-/// Starts that may be under way at once, and other calls: sixteen in all with the one listing.
+/// Starts that may be under way at once, and other calls: sixteen in all with the one listing and
+/// the one renewal of the lease.
 /// Starts may wait for an image for minutes, and stops must not wait for them.
 const STARTS: usize = 7;
-const OTHERS: usize = 8;
+const OTHERS: usize = 7;
 
 /// Outcomes that may wait: each is taken at once, and a sender that finds it full waits.
 const OUTCOMES: usize = 1_024;
@@ -42,6 +45,13 @@ pub(super) enum Outcome {
         began: Tick,
         took: Duration,
         listing: Result<Vec<Observed>, RuntimeError>,
+    },
+    /// The lease was renewed, with the wanted fleet of this version and with this stage; then all
+    /// leases were listed.
+    Renewed {
+        version: u64,
+        stage: Stage,
+        result: Result<Vec<Lease>, RuntimeError>,
     },
     Started(Hostname, Result<Observed, RuntimeError>),
     Enlisted(Server, Result<Vec<Observed>, RuntimeError>),
@@ -115,6 +125,18 @@ impl<R: Runtime> Tasks<R> {
         });
     }
 
+    /// Writes the next lease, lists all of them, and removes the ones before it and the `litter`.
+    /// Does not wait for other calls: they may take longer than a lease lasts.
+    pub(super) fn renew(&self, lease: Lease, version: u64, litter: Vec<Lease>) {
+        let (runtime, tell) = (Rc::clone(&self.runtime), self.tell.clone());
+        spawn(async move {
+            let stage = lease.stage;
+            let result = renewed(&*runtime, &lease, litter).await;
+            // Nobody listens any more only when the supervisor has ended.
+            let _told = tell.send(Outcome::Renewed { version, stage, result }).await.is_ok();
+        });
+    }
+
     fn call(&self, room: &Rc<Semaphore>, call: impl Future<Output = Outcome> + 'static) {
         let (room, tell) = (Rc::clone(room), self.tell.clone());
         spawn(async move {
@@ -124,6 +146,23 @@ impl<R: Runtime> Tasks<R> {
             let _told = tell.send(outcome).await.is_ok();
         });
     }
+}
+
+async fn renewed<R: Runtime>(
+    runtime: &R,
+    lease: &Lease,
+    litter: Vec<Lease>,
+) -> Result<Vec<Lease>, RuntimeError> {
+    runtime.write_lease(lease).await?;
+    let leases = runtime.leases().await?;
+    let is_before = |other: &&Lease| other.key == lease.key && other.sequence < lease.sequence;
+    let before = leases.iter().filter(is_before).cloned();
+    for other in before.chain(litter).collect::<Vec<_>>() {
+        if let Err(error) = runtime.remove_lease(&other).await {
+            debug!(%error, "a lease could not be removed; it is tried again");
+        }
+    }
+    Ok(leases)
 }
 
 // === impl Listing ===

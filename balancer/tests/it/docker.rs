@@ -186,7 +186,7 @@ fn containers_outlive_a_killed_balancer_and_the_next_adopts_them_on_their_seats(
     assert_eq!(pool.ids(), ids);
     assert!(pool.containers().iter().all(runs));
 
-    let next = pool.start(&["--replicas", "5"]);
+    let next = pool.start(&["--replicas", "3"]);
     assert_eq!(BTreeSet::from_iter(next.wait_for_replicas(3)), replicas);
     wait_for("all replicas to be ready", || {
         (owners(&next).values().collect::<BTreeSet<_>>().len() == 3).then_some(())
@@ -573,6 +573,13 @@ impl Pool {
         docker(&[&["events", "--since", &since, "--until", &until], &filters[..]].concat())
     }
 
+    /// The volumes that are leases of its balancers.
+    fn leases(&self) -> Vec<String> {
+        let filter = format!("label=balancer.lease={}", self.name);
+        let names = try_docker(&["volume", "ls", "-q", "--filter", &filter]).unwrap_or_default();
+        names.lines().map(str::to_owned).collect()
+    }
+
     fn has_network(&self) -> bool {
         let networks = docker(&["network", "ls", "--format", "{{.Name}}"]);
         networks.lines().any(|network| network == self.name)
@@ -599,6 +606,9 @@ impl Drop for Pool {
             for id in ids.lines() {
                 let _gone_already = try_docker(&["rm", "-fv", id]);
             }
+        }
+        for lease in self.leases() {
+            let _gone_already = try_docker(&["volume", "rm", &lease]);
         }
         let _gone_already = try_docker(&["network", "rm", &self.name]);
     }

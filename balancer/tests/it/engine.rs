@@ -76,6 +76,13 @@ impl Engine {
         Balancer::start_with(&[&own[..], arguments].concat(), &[("DOCKER_HOST", &self.host())])
     }
 
+    /// Starts a balancer with these arguments alone, on the port that replicas have.
+    pub(crate) fn start_balancer(&self, arguments: &[&str]) -> Balancer {
+        let port = PORT.to_string();
+        let own = ["--runtime", "docker", "--port", &port];
+        Balancer::start_with(&[&own[..], arguments].concat(), &[("DOCKER_HOST", &self.host())])
+    }
+
     /// The same, and waits until it has `n` replicas.
     pub(crate) fn balancer_with(&self, n: usize, arguments: &[&str]) -> Balancer {
         let replicas = n.to_string();

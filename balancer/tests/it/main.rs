@@ -20,6 +20,7 @@ mod load;
 mod logging;
 mod metrics;
 mod overload;
+mod pool;
 mod ring;
 mod routes;
 mod scale;

@@ -151,7 +151,7 @@ fn fans(routes: &[(String, RouteSum)], replicas: &[ReplicaSum]) -> [Family; 4] {
 }
 
 /// What the supervisor does not say is told by the table, as far as that knows it.
-fn fleet(table: &Table, status: Option<&SupervisorStatus>) -> [Family; 7] {
+fn fleet(table: &Table, status: Option<&SupervisorStatus>) -> [Family; 8] {
     let known = status.map(|status| &status.fleet);
     let desired = known.map_or(table.placement().members().len(), |fleet| fleet.desired);
     let ready = known.map_or(table.ready_count(), |fleet| fleet.ready);
@@ -179,6 +179,13 @@ fn fleet(table: &Table, status: Option<&SupervisorStatus>) -> [Family; 7] {
         "balancer_scale_desired",
         "Replicas that the load asked for at the end of the last interval of [scale].",
     );
+    let mut members = Family::gauge(
+        "balancer_pool_members",
+        "Balancers of the pool that live, this one included.",
+    );
+    if let Some(pool) = status.and_then(|status| status.pool.as_ref()) {
+        members.push(&[], pool.members.len());
+    }
     if let Some(desired) = status.and_then(|status| status.scale?.desired) {
         scale.push(&[], desired);
     }
@@ -198,6 +205,7 @@ fn fleet(table: &Table, status: Option<&SupervisorStatus>) -> [Family; 7] {
         enabled,
         scale,
         engine,
+        members,
     ]
 }
 

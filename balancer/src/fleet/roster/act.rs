@@ -186,7 +186,11 @@ impl Roster {
         let place = record.place;
         self.tell(&hostname, place, What::Draining(why));
         if !self.config.listed {
-            effects.push(Effect::MarkLeaving(hostname.clone()));
+            effects.push(if self.stopping {
+                Effect::MarkStopping(hostname.clone())
+            } else {
+                Effect::MarkLeaving(hostname.clone())
+            });
         }
         effects.push(Effect::Drain(hostname));
     }

@@ -76,6 +76,7 @@ impl Roster {
         let (trouble, leaving) = (observed.condition.trouble(), observed.leaving);
         let what = match (observed.condition.death(), observed.leaving) {
             (Some(death), _) => What::Died(death),
+            (None, true) if observed.seat_stays => What::TakenElsewhere,
             (None, true) => What::LeftElsewhere,
             (None, false) if self.config.listed => What::Listed,
             (None, false) => What::Adopted,
@@ -158,7 +159,7 @@ impl Roster {
                 return;
             }
             (_, Condition::Dead(death)) => {
-                if observed.leaving {
+                if observed.leaving && !observed.seat_stays {
                     self.left_elsewhere(&hostname, held, now);
                 }
                 self.died(&hostname, death, now, rng);
@@ -180,7 +181,9 @@ impl Roster {
             (Phase::Starting { .. } | Phase::Up | Phase::Draining { .. }, _) => {}
         }
         self.compare_place(&hostname, &observed, now);
-        if observed.leaving {
+        if observed.leaving && observed.seat_stays {
+            self.taken_elsewhere(&hostname, now);
+        } else if observed.leaving {
             self.left_elsewhere(&hostname, held, now);
         } else if let Some(record) = self.records.get_mut(&hostname) {
             record.health.troubled(observed.condition.trouble(), now);
@@ -225,6 +228,20 @@ impl Roster {
             let death = Death::Vanished;
             self.fail_change(change, Failed::Died { hostname: hostname.clone(), death });
         }
+        self.revision += 1;
+    }
+
+    /// Takes the news that another balancer, which stops, removes a replica: nobody asked for that,
+    /// so its seat stays and is filled again.
+    fn taken_elsewhere(&mut self, hostname: &Hostname, now: Instant) {
+        let until = now + self.config.drain_deadline;
+        let Some(record) = self.records.get_mut(hostname) else { return };
+        if !record.runs() {
+            return;
+        }
+        record.phase = Phase::Draining { until, idle: false };
+        let place = record.place;
+        self.tell(hostname, place, What::TakenElsewhere);
         self.revision += 1;
     }
 

@@ -1,5 +1,6 @@
 //! The roster on a scripted engine, step by step.
 
+mod begin;
 mod heal;
 mod listed;
 mod overload;
@@ -13,7 +14,7 @@ use super::*;
 use crate::fleet::change::Refused;
 use crate::fleet::event::StartFailed;
 use crate::fleet::health::Verdict;
-use crate::fleet::observed::Condition;
+use crate::fleet::observed::{Condition, Observed};
 use world::{Call, Container, SECOND, World, cause, change, config, name};
 
 #[test]

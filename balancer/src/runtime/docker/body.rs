@@ -16,7 +16,7 @@ pub(super) fn image<'a>(config: &'a DockerConfig, what: &'a ReplicaSpec) -> &'a 
 }
 
 /// The container of a replica.
-pub(super) fn body(config: &DockerConfig, what: &ReplicaSpec) -> ContainerCreateBody {
+pub(super) fn body(config: &DockerConfig, pool: &str, what: &ReplicaSpec) -> ContainerCreateBody {
     let own = [format!("SERVER_ID={}", seat_text(what.seat)), format!("PORT={}", config.port)];
     let configured = config.command.as_ref().map(CommandLine::words);
     let command = what.release.spec.command.as_deref().or(configured);
@@ -27,7 +27,7 @@ pub(super) fn body(config: &DockerConfig, what: &ReplicaSpec) -> ContainerCreate
         image: Some(image(config, what).to_owned()),
         cmd: command.map(|words| filled(words, config.port, what.seat, &what.hostname)),
         env: Some(own.into_iter().chain(given).collect()),
-        labels: Some(labels::labels(&config.pool, what)),
+        labels: Some(labels::labels(pool, what)),
         host_config: Some(HostConfig {
             network_mode: Some(config.network.clone()),
             memory: config.memory.map(|bytes| bytes.try_into().unwrap_or(i64::MAX)),

@@ -9,7 +9,9 @@
 //! | label `balancer.release` | what it runs, as JSON; left out for the configuration |
 //! | name `SLUG` | made, and not marked since |
 //! | name `SLUG.seat-4` | it has seat 4 now |
-//! | name `….leaving` | somebody is about to remove it |
+//! | label `balancer.version` | the balancer's version; containers of versions before leases have none |
+//! | name `….leaving` | a balancer is about to remove it, and its seat is given up |
+//! | name `….stopping` | a balancer that stops is about to remove it; its seat stays |
 
 use std::collections::HashMap;
 
@@ -30,8 +32,12 @@ pub(super) const HOSTNAME: &str = "balancer.hostname";
 /// What it runs.
 pub(super) const RELEASE: &str = "balancer.release";
 
+/// The version of the balancer that made it.
+pub(super) const VERSION: &str = "balancer.version";
+
 const SEATED: &str = ".seat-";
 const LEAVING: &str = ".leaving";
+const STOPPING: &str = ".stopping";
 
 /// A replica, as its container tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +46,7 @@ pub(super) struct Identity {
     pub(super) place: Place,
     pub(super) release: Release,
     pub(super) leaving: bool,
+    pub(super) seat_stays: bool,
 }
 
 /// The marks in a container's name.
@@ -47,6 +54,8 @@ pub(super) struct Identity {
 struct Marks {
     seat: Option<Seat>,
     leaving: bool,
+    /// It is leaving because its balancer stops. Never without `leaving`.
+    stopping: bool,
 }
 
 /// The labels of a new container.
@@ -55,6 +64,7 @@ pub(super) fn labels(pool: &str, what: &ReplicaSpec) -> HashMap<String, String> 
         (POOL.to_owned(), pool.to_owned()),
         (SEAT.to_owned(), seat_text(what.seat)),
         (HOSTNAME.to_owned(), what.hostname.to_string()),
+        (VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
     ]);
     if what.release != Release::default() {
         match serde_json::to_string(&what.release) {
@@ -74,7 +84,10 @@ pub(super) fn marked(hostname: &Hostname, name: &str, mark: Mark) -> Option<Stri
     let before = Marks::read(&slug, name);
     let after = match mark {
         Mark::Seated(seat) => Marks { seat: Some(seat), ..before },
-        Mark::Leaving => Marks { leaving: true, ..before },
+        Mark::Leaving => Marks { leaving: true, stopping: false, ..before },
+        // A seat that was given up stays so.
+        Mark::Stopping if before.leaving => before,
+        Mark::Stopping => Marks { leaving: true, stopping: true, ..before },
     };
     (after != before).then(|| after.name(slug))
 }
@@ -101,6 +114,7 @@ impl Identity {
             place: marks.seat.map_or(made, Place::from),
             release: release.unwrap_or_default(),
             leaving: marks.leaving,
+            seat_stays: marks.stopping,
             hostname,
         })
     }
@@ -114,22 +128,26 @@ impl Marks {
     fn read(slug: &str, name: &str) -> Self {
         let name = name.trim_start_matches('/');
         let Some(rest) = name.strip_prefix(slug) else { return Self::default() };
-        let (rest, leaving) = match rest.strip_suffix(LEAVING) {
-            Some(rest) => (rest, true),
-            None => (rest, false),
-        };
+        let (rest, leaving, stopping) =
+            match (rest.strip_suffix(LEAVING), rest.strip_suffix(STOPPING)) {
+                (Some(rest), _) => (rest, true, false),
+                (None, Some(rest)) => (rest, true, true),
+                (None, None) => (rest, false, false),
+            };
         if rest.is_empty() {
-            return Self { seat: None, leaving };
+            return Self { seat: None, leaving, stopping };
         }
         let seat = rest.strip_prefix(SEATED).and_then(|seat| seat.parse().ok()).and_then(Seat::new);
-        if seat.is_some() { Self { seat, leaving } } else { Self::default() }
+        if seat.is_some() { Self { seat, leaving, stopping } } else { Self::default() }
     }
 
     fn name(self, mut slug: String) -> String {
         if let Some(seat) = self.seat {
             slug += &format!("{SEATED}{seat}");
         }
-        if self.leaving {
+        if self.stopping {
+            slug += STOPPING;
+        } else if self.leaving {
             slug += LEAVING;
         }
         slug
@@ -193,6 +211,25 @@ mod tests {
         // A hostname may look like a mark.
         let name = hostname("x.leaving");
         assert_eq!(super::marked(&name, "/x.leaving", Mark::Leaving).unwrap(), "x.leaving.leaving");
+    }
+
+    #[test]
+    fn the_mark_of_a_shutdown_is_told_from_that_of_a_removal() {
+        let name = hostname("Server 4");
+        let marked = |text: &str, mark| marked(&name, text, mark);
+        for (text, seat_stays) in [
+            ("/server-4.stopping", true),
+            ("/server-4.seat-7.stopping", true),
+            ("/server-4.leaving", false),
+            ("/server-4.stopping.leaving", false),
+        ] {
+            assert_eq!(identity("2", text).seat_stays, seat_stays, "{text}");
+        }
+        assert!(identity("2", "/server-4.stopping").leaving);
+        assert_eq!(marked("/server-4.seat-3", Mark::Stopping).unwrap(), "server-4.seat-3.stopping");
+        assert_eq!(marked("/server-4.leaving", Mark::Stopping), None);
+        assert_eq!(marked("/server-4.stopping", Mark::Stopping), None);
+        assert_eq!(marked("/server-4.stopping", Mark::Leaving).unwrap(), "server-4.leaving");
     }
 
     #[test]

@@ -44,8 +44,8 @@ impl Network {
         if is_status(&created, 409) { Ok(()) } else { created.map(drop) }
     }
 
-    /// Removes it if it was made here and nothing is on it.
-    pub(super) async fn remove(&self) -> Result<(), RuntimeError> {
+    /// Removes it if it was made for this pool, or for the pool `also`, and nothing is on it.
+    pub(super) async fn remove(&self, also: Option<&str>) -> Result<(), RuntimeError> {
         let name = &self.name;
         let known = self.api.inspect_network(name, None::<InspectNetworkOptions>);
         let known = call(&format!("look for network {name:?}"), CALL_DEADLINE, known).await;
@@ -53,7 +53,8 @@ impl Network {
             return Ok(());
         }
         let labels = known?.labels.unwrap_or_default();
-        if labels.get(POOL) != Some(&self.pool) {
+        let maker = labels.get(POOL).map(String::as_str);
+        if maker.is_none() || (maker != Some(&self.pool) && maker != also) {
             return Ok(());
         }
         let removed = self.api.remove_network(name);

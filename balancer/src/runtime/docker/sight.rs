@@ -81,6 +81,7 @@ impl Sight {
             release: identity.release,
             condition,
             leaving: identity.leaving,
+            seat_stays: identity.seat_stays,
         };
         Some(Seen { id, name, paused: container.state == Some(State::PAUSED), replica })
     }

@@ -31,8 +31,15 @@ fn config(pool: &str) -> DockerConfig {
         memory: None,
         cpus: None,
         pids: 64,
-        pool: pool.to_owned(),
+        pool: Some(pool.to_owned()),
+        shared: false,
     }
+}
+
+/// Connects to the engine at this address.
+async fn connected(at: &str, config: DockerConfig) -> Result<Docker, RuntimeError> {
+    let listen = SocketAddr::from(([127, 0, 0, 1], 5000));
+    Docker::connect_to(at, config, listen, CALL_DEADLINE).await
 }
 
 fn spec(hostname: &str, seat: Option<u32>) -> ReplicaSpec {
@@ -84,7 +91,7 @@ impl Pool {
     }
 
     async fn docker(&self) -> Docker {
-        Docker::connect_to(DEFAULT_HOST, config(&self.name), CALL_DEADLINE).await.unwrap()
+        connected(DEFAULT_HOST, config(&self.name)).await.unwrap()
     }
 
     /// A hostname that nobody else on this engine has.

@@ -253,6 +253,7 @@ fn vanished(identity: Identity, created: u64) -> Observed {
         release: identity.release,
         condition: Condition::Dead(Death::Vanished),
         leaving: true,
+        seat_stays: identity.seat_stays,
     }
 }
 

@@ -200,6 +200,7 @@ impl Entry {
             release: Release::default(),
             condition: Condition::Running,
             leaving: false,
+            seat_stays: false,
         }
     }
 }
@@ -218,6 +219,7 @@ impl Known {
             release: Release::default(),
             condition: Condition::Running,
             leaving: false,
+            seat_stays: false,
         }
     }
 }

@@ -32,7 +32,11 @@ impl Losses {
                 self.0.insert(seat, Occupant::new(&subject.hostname));
                 false
             }
-            What::Hung | What::Died(_) | What::StartFailed(_) | What::NeverReady(_) => {
+            What::Hung
+            | What::Died(_)
+            | What::TakenElsewhere
+            | What::StartFailed(_)
+            | What::NeverReady(_) => {
                 let occupant =
                     self.0.entry(seat).or_insert_with(|| Occupant::new(&subject.hostname));
                 // The end of one that was replaced already is no loss.
@@ -45,6 +49,9 @@ impl Losses {
             | What::NotReady(_)
             | What::Draining(_)
             | What::LeftElsewhere
+            | What::MemberJoined(_)
+            | What::MemberLeft(_)
+            | What::MemberExpired(_)
             | What::MarkFailed(_)
             | What::Removed
             | What::RemoveFailed(_)

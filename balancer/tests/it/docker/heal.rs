@@ -162,7 +162,7 @@ fn a_container_that_wants_too_much_memory_is_replaced_and_that_is_the_reason() {
     kill_9(balancer);
     docker(&["exec", id_of(second), "touch", "/tmp/eat"]);
     wait_for("its end", || inspect(&[id_of(second)]).pop().filter(|it| !runs(it)));
-    let next = pool.start(&limits);
+    let next = pool.start(&[&limits[..], &["--replicas", "2"]].concat());
     let died = news(&next, "died", &hostname_of(second));
     assert_eq!(died["reason"], "out of memory", "{died}");
     pool.settled(&next, 2);

@@ -109,8 +109,7 @@ fn seats_whose_replicas_die_around_the_balancers_end_are_filled_by_the_next() {
         }
 
         let began = Instant::now();
-        // What is configured is for a first start only.
-        balancer = pool.start(&["--replicas", "5"]);
+        balancer = pool.start(&["--replicas", "3"]);
         let seats = pool.settled(&balancer, 3);
         let took = began.elapsed().as_millis();
         say(&format!("{dead} of 3 dead at a balancer's start: all replaced after {took} ms"));

@@ -134,7 +134,7 @@ fn an_update_in_which_the_balancer_is_killed_is_completed_by_the_next() {
     kill_9(balancer);
     assert!(images(&pool).contains(IMAGE), "it was not in the middle");
 
-    let next = pool.start(&ROLLS);
+    let next = pool.start(&[&ROLLS[..], &["--replicas", "4"]].concat());
     wait_for("nothing but new ones", || {
         (images(&pool) == BTreeSet::from([image.name.clone()])).then_some(())
     });

@@ -13,6 +13,7 @@ pub(super) fn call(request: &Request) -> (Call, String) {
     let (call, about) = match (request.method.as_str(), path.as_slice()) {
         (_, ["version" | "_ping"]) => (Call::Version, ""),
         (_, ["networks", ..]) => (Call::Network, ""),
+        (_, ["volumes", ..]) => (Call::Volume, ""),
         (_, ["events"]) if filters(request, "type") == ["network"] => (Call::NetworkEvents, ""),
         (_, ["events"]) => (Call::Events, ""),
         ("GET", ["containers", "json"]) => (Call::List, ""),
@@ -35,6 +36,7 @@ pub(super) fn carry_out(world: &mut World, request: &Request) -> Reply {
     match call {
         Call::Version => Reply(200, json!({"Version": "scripted", "ApiVersion": world.api})),
         Call::Network => network(world, request),
+        Call::Volume => volume(world, request),
         Call::List => {
             let wanted = |container: &&Container| {
                 filters(request, "label").iter().all(|label| has(&container.labels, label))
@@ -75,8 +77,8 @@ pub(super) fn carry_out(world: &mut World, request: &Request) -> Reply {
 fn network(world: &mut World, request: &Request) -> Reply {
     let name = match request.path.get(1).map(String::as_str) {
         Some("create") => request.body["Name"].as_str().unwrap(),
-        Some(name) => name,
-        None => panic!("networks are not listed"),
+        Some(name) => name.strip_prefix("id-of-").unwrap_or(name),
+        None => return networks(world, request),
     };
     let known = world.networks.contains_key(name);
     match request.method.as_str() {
@@ -91,6 +93,50 @@ fn network(world: &mut World, request: &Request) -> Reply {
             Reply(204, Value::Null)
         }
         _ => Reply(200, json!({"Name": name, "Labels": world.networks[name]})),
+    }
+}
+
+fn networks(world: &World, request: &Request) -> Reply {
+    let labels = |labels: &Value| serde_json::from_value(labels.clone()).unwrap_or_default();
+    let wanted = |labels: &BTreeMap<String, String>| {
+        filters(request, "label").iter().all(|label| has(labels, label))
+    };
+    let listed = world.networks.iter().filter(|(_, it)| wanted(&labels(it)));
+    let listed = listed.map(
+        |(name, labels)| json!({"Id": format!("id-of-{name}"), "Name": name, "Labels": labels}),
+    );
+    Reply(200, Value::Array(listed.collect()))
+}
+
+fn volume(world: &mut World, request: &Request) -> Reply {
+    let shown = |name: &str, labels: &BTreeMap<String, String>| {
+        json!({"Name": name, "Driver": "local", "Mountpoint": "/", "Labels": labels,
+               "Scope": "local", "Options": null})
+    };
+    match (request.method.as_str(), request.path.get(1).map(String::as_str)) {
+        ("GET", None) => {
+            let wanted = |labels: &BTreeMap<String, String>| {
+                filters(request, "label").iter().all(|label| match label.split_once('=') {
+                    Some(_) => has(labels, label),
+                    None => labels.contains_key(label),
+                })
+            };
+            let listed = world.volumes.iter().filter(|(_, labels)| wanted(labels));
+            let listed: Vec<Value> = listed.map(|(name, labels)| shown(name, labels)).collect();
+            Reply(200, json!({"Volumes": listed, "Warnings": null}))
+        }
+        ("POST", Some("create")) => {
+            let name = request.body["Name"].as_str().unwrap().to_owned();
+            let labels = serde_json::from_value(request.body["Labels"].clone()).unwrap();
+            // As the real one: the labels of a volume that is there stay.
+            let labels = world.volumes.entry(name.clone()).or_insert(labels);
+            Reply(201, shown(&name, labels))
+        }
+        ("DELETE", Some(name)) => match world.volumes.remove(name) {
+            Some(_) => Reply(204, Value::Null),
+            None => Reply(404, json!({"message": format!("get {name}: no such volume")})),
+        },
+        other => panic!("the engine knows no {other:?} of volumes"),
     }
 }
 

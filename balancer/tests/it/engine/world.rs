@@ -31,6 +31,7 @@ pub(crate) enum Call {
     Rename,
     Pull,
     Network,
+    Volume,
     Events,
     /// The subscription to events of the network.
     NetworkEvents,
@@ -90,6 +91,8 @@ pub(crate) struct Container {
 pub(crate) struct World {
     pub(crate) containers: Vec<Container>,
     pub(crate) networks: BTreeMap<String, Value>,
+    /// The labels of volumes, by name.
+    pub(crate) volumes: BTreeMap<String, BTreeMap<String, String>>,
     pub(crate) images: BTreeSet<String>,
     /// The API version that the engine tells.
     pub(crate) api: &'static str,
@@ -117,6 +120,7 @@ impl World {
         Self {
             containers: Vec::new(),
             networks: BTreeMap::new(),
+            volumes: BTreeMap::new(),
             images: BTreeSet::from(["ring-balancer/server".to_owned(), "stranger".to_owned()]),
             api: "1.41",
             calls: Vec::new(),
@@ -259,7 +263,7 @@ impl World {
     }
 
     /// Gives a container another name; the status and the words when it cannot have it.
-    pub(super) fn rename(&mut self, id: &str, name: &str) -> Result<(), (u16, String)> {
+    pub(crate) fn rename(&mut self, id: &str, name: &str) -> Result<(), (u16, String)> {
         if let Some(other) = self.find(name) {
             let status = if other.id == id { 400 } else { 409 };
             return Err((status, format!("the name /{name} is in use")));

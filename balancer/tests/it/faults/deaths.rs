@@ -156,7 +156,7 @@ fn a_balancer_that_starts_again_adopts_all_and_every_key_stays() {
     balancer.signal(Signal::KILL);
     balancer.wait();
 
-    let next = engine.balancer(&["--replicas", "5"]);
+    let next = engine.balancer(&["--replicas", "3"]);
     next.wait_for_replicas(3);
     wait_for_seats(&next, &[1, 2, 3]);
     assert_eq!(owners(&next), before);

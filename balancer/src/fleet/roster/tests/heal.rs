@@ -1,5 +1,6 @@
 //! Hung, erring and paused replicas; spares; newcomers' shares; other balancers.
 
+use super::world::Marked;
 use super::*;
 use crate::fleet::change::Death;
 
@@ -173,7 +174,8 @@ fn a_seat_that_could_not_be_written_down_is_written_down_later() {
     let mut world = World::booted_with(FleetConfig { spares: 1, ..config() }, 2, 1);
     world.kill(0);
     world.list();
-    let mark = world.under_way.iter().position(|call| matches!(call, Call::Mark(_, Some(_))));
+    let mark =
+        world.under_way.iter().position(|call| matches!(call, Call::Mark(_, Marked::Seated(_))));
     world.step(mark.unwrap(), true);
     world.settle();
     assert_eq!(world.seats(), [1, 2]);
@@ -269,7 +271,8 @@ fn what_was_being_removed_is_removed_by_the_next_balancer_and_not_respawned() {
     let mut world = World::booted(3, 1);
     world.roster.remove(change(1, &["S2"]), &mut world.rng).unwrap();
     world.act();
-    let mark = world.under_way.iter().position(|call| matches!(call, Call::Mark(_, None)));
+    let mark =
+        world.under_way.iter().position(|call| matches!(call, Call::Mark(_, Marked::Leaving)));
     world.step(mark.unwrap(), false);
     let mut next = world.successor(2);
     next.boot(3);

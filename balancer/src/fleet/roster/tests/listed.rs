@@ -31,6 +31,7 @@ fn listed(server: &str, last: u8) -> Observed {
         release: Release::default(),
         condition: Condition::Running,
         leaving: false,
+        seat_stays: false,
     }
 }
 
@@ -429,6 +430,7 @@ impl Walk {
                 Effect::Start(..)
                 | Effect::MarkSeated(..)
                 | Effect::MarkLeaving(_)
+                | Effect::MarkStopping(_)
                 | Effect::Remove(_)
                 | Effect::Kill(_) => panic!("nobody owns them: {effect:?}"),
             }

@@ -11,7 +11,7 @@ use super::super::*;
 use crate::fleet::change::{Cause, Change, Death};
 use crate::fleet::event::StartFailed;
 use crate::fleet::health::Verdict;
-use crate::fleet::observed::{Condition, Trouble};
+use crate::fleet::observed::{Condition, Observed, Trouble};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
@@ -74,6 +74,8 @@ pub(super) struct Container {
     /// Frozen, and nobody knows.
     pub(super) silent: bool,
     pub(super) leaving: bool,
+    /// Its balancer removes it because it stops.
+    pub(super) seat_stays: bool,
 }
 
 /// One balancer on an engine.
@@ -92,12 +94,20 @@ pub(super) struct World {
     pub(super) bad_image: Option<String>,
 }
 
+/// What is written down of a replica.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Marked {
+    Seated(Seat),
+    Leaving,
+    Stopping,
+}
+
 /// A call to the engine: first it takes effect, then its answer arrives.
 #[derive(Debug)]
 pub(super) enum Call {
     Start(Place, Hostname, Release),
     Started(Hostname, Result<Observed, StartFailed>),
-    Mark(Hostname, Option<Seat>),
+    Mark(Hostname, Marked),
     Marked(Hostname, Result<(), Cause>),
     Stop(Hostname),
     Stopped(Hostname, Result<(), Cause>),
@@ -159,10 +169,13 @@ impl World {
                         self.under_way.push(Call::Start(place, hostname, release));
                     }
                     Effect::MarkSeated(hostname, seat) => {
-                        self.under_way.push(Call::Mark(hostname, Some(seat)));
+                        self.under_way.push(Call::Mark(hostname, Marked::Seated(seat)));
                     }
                     Effect::MarkLeaving(hostname) => {
-                        self.under_way.push(Call::Mark(hostname, None));
+                        self.under_way.push(Call::Mark(hostname, Marked::Leaving));
+                    }
+                    Effect::MarkStopping(hostname) => {
+                        self.under_way.push(Call::Mark(hostname, Marked::Stopping));
                     }
                     Effect::Drain(hostname) => self.roster.drained(&hostname),
                     Effect::Remove(hostname) | Effect::Kill(hostname) => {
@@ -199,11 +212,18 @@ impl World {
             Call::Mark(hostname, _) if fails && !self.sure => {
                 self.under_way.push(Call::Marked(hostname, Err(bad())));
             }
-            Call::Mark(hostname, seat) => {
+            Call::Mark(hostname, mark) => {
                 if let Some(container) = self.engine.containers.get_mut(&hostname) {
-                    match seat {
-                        Some(seat) => container.place = seat.into(),
-                        None => container.leaving = true,
+                    match mark {
+                        Marked::Seated(seat) => container.place = seat.into(),
+                        Marked::Leaving => {
+                            (container.leaving, container.seat_stays) = (true, false);
+                        }
+                        // What was asked for before stays so.
+                        Marked::Stopping if container.leaving => {}
+                        Marked::Stopping => {
+                            (container.leaving, container.seat_stays) = (true, true);
+                        }
                     }
                 }
                 self.under_way.push(Call::Marked(hostname, Ok(())));
@@ -387,6 +407,7 @@ impl Engine {
             paused: false,
             silent: false,
             leaving: false,
+            seat_stays: false,
         };
         let observed = container.observed(hostname);
         self.containers.insert(hostname.clone(), container);
@@ -428,6 +449,7 @@ impl Container {
             release: self.release.clone(),
             condition,
             leaving: self.leaving,
+            seat_stays: self.seat_stays,
         }
     }
 }

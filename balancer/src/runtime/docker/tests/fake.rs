@@ -39,7 +39,7 @@ impl Engine {
     }
 
     async fn docker(&self, config: DockerConfig) -> Docker {
-        Docker::connect_to(&format!("tcp://{}", self.at), config, CALL_DEADLINE).await.unwrap()
+        connected(&format!("tcp://{}", self.at), config).await.unwrap()
     }
 
     /// How often it was asked for what begins so, and when.

@@ -1,0 +1,110 @@
+//! What a balancer begins with, and what another one that stops takes with it.
+
+use super::*;
+use crate::fleet::members::Seats;
+use crate::fleet::release::Spec;
+
+fn begin(world: &mut World, begin: Begin) {
+    let listing = world.engine.list();
+    world.roster.begin_with(listing, begin, world.now);
+    world.settle();
+}
+
+fn exactly(seats: &str) -> Begin {
+    Begin::Exactly(Seats::read(seats).unwrap(), Release::default())
+}
+
+fn seats(world: &World) -> String {
+    world.roster.wanted_seats().text()
+}
+
+#[test]
+fn the_last_requested_seats_are_restored_and_no_others() {
+    for (requested, dead) in [("1-3", 0), ("2", 1), ("1,3-5", 0), ("1-5", 3), ("", 0)] {
+        let mut before = World::booted(4, 1);
+        (0..dead).for_each(|index| before.kill(index));
+        let mut world = before.successor(2);
+        begin(&mut world, exactly(requested));
+        assert_eq!(seats(&world), requested);
+        let expected: Vec<u32> =
+            Seats::read(requested).unwrap().0.iter().map(|seat| seat.get()).collect();
+        assert_eq!(world.seats(), expected, "{requested} after {dead} deaths");
+    }
+}
+
+#[test]
+fn requested_seats_of_which_nothing_is_left_are_filled_by_name() {
+    let mut world = World::new(1);
+    begin(&mut world, exactly("1-2,4"));
+    assert_eq!(world.names(), ["S1", "S2", "S4"]);
+}
+
+#[test]
+fn the_configured_number_takes_the_seats_that_are_there_first() {
+    for (replicas, expected) in [(2, "1,3"), (3, "1,3-4"), (5, "1-5"), (0, "")] {
+        let mut before = World::booted(4, 1);
+        before.roster.remove(change(1, &["S2"]), &mut before.rng).unwrap();
+        before.settle();
+        let mut world = before.successor(2);
+        begin(&mut world, Begin::Configured(replicas));
+        assert_eq!(seats(&world), expected);
+        assert_eq!(world.engine.containers.len(), replicas);
+    }
+}
+
+#[test]
+fn a_requested_release_is_rolled_out_though_no_replica_runs_it_yet() {
+    let spec = Spec { image: Some("a:2".to_owned()), command: None };
+    let release = Release { generation: 1, since: 0, spec };
+    let mut world = World::booted(3, 1).successor(2);
+    begin(&mut world, Begin::Exactly(Seats::read("1-3").unwrap(), release.clone()));
+    let all = world.engine.containers.values().all(|container| container.release == release);
+    assert!(all && world.engine.containers.len() == 3, "{:#?}", world.engine);
+    // Where nothing runs, too.
+    let mut world = World::new(1);
+    begin(&mut world, Begin::Exactly(Seats::read("1-3").unwrap(), release.clone()));
+    assert!(world.engine.containers.values().all(|container| container.release == release));
+}
+
+#[test]
+fn a_changed_configuration_replaces_what_a_rolling_update_left() {
+    let mut before = World::booted(2, 1);
+    let request = RollRequest { image: Some("a:2".to_owned()), command: None, batch: 1 };
+    before.roster.roll(request, before.now).unwrap();
+    before.settle();
+    let mut world = before.successor(2);
+    begin(&mut world, Begin::Configured(2));
+    let configured = |container: &Container| container.release.spec == Spec::default();
+    assert!(world.engine.containers.values().all(configured), "{:#?}", world.engine);
+    assert_eq!(world.seats(), [1, 2]);
+}
+
+#[test]
+fn the_seats_of_replicas_that_a_stopping_balancer_removes_are_filled_again() {
+    for noticed in [true, false] {
+        let mut one = World::booted(3, 1);
+        let mut other = one.successor(2);
+        other.boot(3);
+        other.settle();
+        other.events();
+        std::mem::swap(&mut one.engine, &mut other.engine);
+        one.roster.stop_all();
+        one.act();
+        // Marked, and perhaps seen so, and then removed.
+        one.finish_calls();
+        std::mem::swap(&mut one.engine, &mut other.engine);
+        if noticed {
+            other.list();
+        }
+        std::mem::swap(&mut one.engine, &mut other.engine);
+        while !one.roster.is_gone() {
+            one.act();
+            one.finish_calls();
+        }
+        std::mem::swap(&mut one.engine, &mut other.engine);
+        other.settle();
+        assert_eq!(other.seats(), [1, 2, 3], "{noticed}");
+        assert_eq!(other.serving().len(), 3);
+        assert_eq!(other.engine.containers.len(), 3);
+    }
+}
