@@ -128,7 +128,7 @@ async fn free(engine: &Cleaning) -> Result<(), CleanError> {
         match members.join(false, false) {
             Join::Yes => return Ok(()),
             Join::Refused(lease) => {
-                return Err(CleanError::Held { pool: pool(), member: Member::from(&lease) });
+                return Err(CleanError::Held { pool: pool(), member: Member::from(&*lease) });
             }
             Join::NotYet if began.elapsed() > STOPS_WITHIN => {
                 return Err(CleanError::Stopping { pool: pool() });

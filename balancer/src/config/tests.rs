@@ -80,7 +80,7 @@ fn a_pool_is_shared_only_under_a_name_and_only_on_an_engine() {
     let docker = |more: &str| checked(&format!("runtime = \"docker\"\n{more}"));
     let pool = |config: Config| match config.runtime {
         RuntimeConfig::Docker(docker) => (docker.pool, docker.shared),
-        other => panic!("{other:?}"),
+        other @ (RuntimeConfig::Process { .. } | RuntimeConfig::Static(_)) => panic!("{other:?}"),
     };
     assert_eq!(pool(docker("").unwrap()), (None, false));
     let shared = docker("pool = \"shop\"\nshared = true").unwrap();

@@ -91,7 +91,7 @@ pub enum Join {
     /// Another observation has to decide.
     NotYet,
     /// It may not: this member lives, and one of the two does not share the pool.
-    Refused(Lease),
+    Refused(Box<Lease>),
 }
 
 /// What a balancer that leaves does about the replicas.
@@ -110,8 +110,8 @@ pub enum Leave {
 pub enum Origin {
     /// From the configuration: no lease tells of an earlier request.
     NoLease,
-    /// From the other members of the pool, which live.
-    Members,
+    /// From the other members of the pool, which live: their last request, if they know it.
+    Members(Option<Wanted>),
     /// From the last request: the configuration is as it was then.
     Requested(Wanted),
     /// From the configuration: it has changed since the last request.
@@ -257,7 +257,9 @@ impl Members {
                 // Of two that join at once the one with the smaller key goes first; the other
                 // withdraws.
                 Stage::Joining if written && self.me < other.lease.key => join = Join::NotYet,
-                Stage::Joining | Stage::Serving => return Join::Refused(other.lease.clone()),
+                Stage::Joining | Stage::Serving => {
+                    return Join::Refused(Box::new(other.lease.clone()));
+                }
             }
         }
         join
@@ -304,17 +306,21 @@ impl Members {
     /// [superseded](Self::supersede). `leases` are all that were listed; `config` is the fingerprint
     /// of the configuration.
     pub fn origin(&self, leases: &[Lease], config: &str) -> Origin {
-        if self.living().any(|lease| lease.stage == Stage::Serving) {
-            return Origin::Members;
+        let serving = || self.living().filter(|lease| lease.stage == Stage::Serving);
+        if serving().next().is_some() {
+            return Origin::Members(latest(serving()).cloned());
         }
-        let mine = leases.iter().filter(|lease| lease.pool == self.pool);
-        let wanted = mine.filter_map(|lease| lease.wanted.as_ref());
-        match wanted.max_by_key(|wanted| wanted.revision) {
+        match latest(leases.iter().filter(|lease| lease.pool == self.pool)) {
             None => Origin::NoLease,
             Some(wanted) if wanted.config == config => Origin::Requested(wanted.clone()),
             Some(wanted) => Origin::Changed(wanted.clone()),
         }
     }
+}
+
+/// Returns the latest wanted fleet.
+fn latest<'a>(leases: impl Iterator<Item = &'a Lease>) -> Option<&'a Wanted> {
+    leases.filter_map(|lease| lease.wanted.as_ref()).max_by_key(|wanted| wanted.revision)
 }
 
 // === impl Member ===

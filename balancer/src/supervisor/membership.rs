@@ -117,14 +117,24 @@ impl Membership {
             adopts_earlier: pool.earlier.is_some(),
             wanted: None,
         };
-        let leases = wait_to_join(runtime, &pool, &mut members, &mut lease).await?;
+        let leases = match wait_to_join(runtime, &pool, &mut members, &mut lease).await {
+            Err(held @ JoinError::Held { .. }) => {
+                // The network may have been made for this balancer alone.
+                if let Err(error) = runtime.close().await {
+                    debug!(error = chain(&error), "runtime could not be closed cleanly");
+                }
+                return Err(held);
+            }
+            joined => joined?,
+        };
         members.supersede();
         let config = format!("{}-{replicas}", pool.config);
         let origin = members.origin(&leases, &config);
         log_origin(&origin, replicas);
         lease.wanted = match &origin {
             Origin::Requested(wanted) | Origin::Changed(wanted) => Some(wanted.clone()),
-            Origin::NoLease | Origin::Members => None,
+            Origin::Members(wanted) => wanted.clone(),
+            Origin::NoLease => None,
         };
         (lease.stage, lease.sequence) = (Stage::Serving, lease.sequence + 1);
         runtime.write_lease(&lease).await?;
@@ -231,7 +241,12 @@ impl Membership {
                     info!("lease renewed again");
                 }
                 self.told = Some(stage);
-                self.members.observe(&leases, now)
+                let news = self.members.observe(&leases, now);
+                if self.lease.stage == Stage::Leaving && stage != Stage::Leaving {
+                    // A renewal from before the own stage was written proves nothing.
+                    self.members.doubt();
+                }
+                news
             }
             Err(error) => {
                 self.told = None;
@@ -290,7 +305,10 @@ async fn wait_to_join<R: Runtime>(
         if let Join::NotYet = join
             && began.elapsed() > JOIN_WITHIN
         {
-            join = members.living().next().map_or(Join::NotYet, |it| Join::Refused(it.clone()));
+            join = members
+                .living()
+                .next()
+                .map_or(Join::NotYet, |it| Join::Refused(Box::new(it.clone())));
         }
         match (join, adopts) {
             (Join::Refused(other), _) => {
@@ -354,7 +372,7 @@ fn held(pool: &Pool, other: &Lease) -> JoinError {
 fn log_origin(origin: &Origin, replicas: usize) {
     match origin {
         Origin::NoLease => {}
-        Origin::Members => info!("other balancers serve the pool: their fleet applies"),
+        Origin::Members(_) => info!("other balancers serve the pool: their fleet applies"),
         Origin::Requested(wanted) => info!(
             replicas = wanted.seats.0.len(),
             generation = wanted.release.generation,

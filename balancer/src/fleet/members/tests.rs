@@ -57,7 +57,7 @@ fn a_member_that_renews_refuses_others_and_one_that_does_not_expires() {
     assert_eq!(view.members.join(false, false), Join::NotYet, "it may be dead");
     let renewed = lease("a", 8, Stage::Serving);
     view.see(1_000, std::slice::from_ref(&renewed));
-    assert_eq!(view.members.join(false, false), Join::Refused(renewed.clone()));
+    assert_eq!(view.members.join(false, false), Join::Refused(Box::new(renewed.clone())));
     for _ in 0..4 {
         view.see(1_000, std::slice::from_ref(&renewed));
         assert_ne!(view.members.join(false, false), Join::Yes);
@@ -208,7 +208,10 @@ fn the_latest_request_decides_unless_the_configuration_has_changed() {
     assert_eq!(origin(&view, "y"), Origin::Changed(wanted(3, "1-5", "x")));
     assert_eq!(view.members.origin(&[], "x"), Origin::NoLease);
     view.see(500, &[with("e", Stage::Serving, None)]);
-    assert_eq!(origin(&view, "x"), Origin::Members);
+    assert_eq!(origin(&view, "x"), Origin::Members(None));
+    let theirs = Some(wanted(1, "2-3", "z"));
+    view.see(500, &[with("f", Stage::Serving, theirs.clone())]);
+    assert_eq!(origin(&view, "x"), Origin::Members(theirs));
 }
 
 #[test]

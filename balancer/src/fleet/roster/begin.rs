@@ -1,7 +1,7 @@
 //! The first fleet of a balancer, and the fleet that its successor is to restore.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Roster, SeatRecord};
 use crate::fleet::change::Failed;
@@ -15,11 +15,17 @@ use crate::fleet::seat::{Hostname, Seat};
 pub enum Begin {
     /// From the replicas that run; where none does, so many are started.
     Found(usize),
+    /// From the replicas that run, and from other balancers, which want these seats and fill those
+    /// that are empty.
+    Joined(Seats),
     /// These seats and no others, running this release.
     Exactly(Seats, Release),
     /// So many seats, those of running replicas first, running the configured release.
     Configured(usize),
 }
+
+/// How long a balancer that joins leaves an empty seat to the others.
+const FILLED_BY_OTHERS: Duration = Duration::from_secs(5);
 
 // === impl Begin ===
 
@@ -28,7 +34,8 @@ impl Begin {
     /// number.
     pub fn from_origin(origin: &Origin, replicas: usize) -> Self {
         match origin {
-            Origin::NoLease | Origin::Members => Begin::Found(replicas),
+            Origin::NoLease | Origin::Members(None) => Begin::Found(replicas),
+            Origin::Members(Some(wanted)) => Begin::Joined(wanted.seats.clone()),
             Origin::Requested(Wanted { seats, release, .. }) => {
                 Begin::Exactly(seats.clone(), release.clone())
             }
@@ -52,11 +59,16 @@ impl Roster {
         running.sort_by_key(|replica| (replica.created, replica.place));
         let held: BTreeSet<Seat> =
             running.iter().filter(|it| !it.leaving).filter_map(|it| it.place.seat()).collect();
+        let joins = matches!(begin, Begin::Joined(_));
         let (seats, first) = match begin {
             Begin::Found(replicas) => {
                 self.follow(&running, now);
                 let first = if held.is_empty() { replicas } else { 0 };
                 (None, Seat::smallest_free(|_| false, first))
+            }
+            Begin::Joined(Seats(seats)) => {
+                self.follow(&running, now);
+                (None, seats.into_iter().collect())
             }
             Begin::Exactly(Seats(seats), release) => {
                 self.follow_also(&running, release, now);
@@ -87,7 +99,9 @@ impl Roster {
         }
         if !self.config.listed {
             for seat in first {
-                self.begin_seat(seat, held.is_empty(), now);
+                // Another balancer is about to fill it.
+                let not_before = if joins { now + FILLED_BY_OTHERS } else { now };
+                self.begin_seat(seat, !joins && held.is_empty(), not_before, now);
             }
         }
         self.revision += 1;
@@ -95,11 +109,11 @@ impl Roster {
 
     /// Asks for a replica on a seat of the first fleet, unless one is there. Where nothing runs the
     /// replica is named by its seat, and `first` of all.
-    fn begin_seat(&mut self, seat: Seat, first: bool, now: Instant) {
+    fn begin_seat(&mut self, seat: Seat, first: bool, not_before: Instant, now: Instant) {
         if !self.seats.contains_key(&seat) {
             let record = self.new_seat(now);
             let name = first.then(|| Hostname::of_seat(seat));
-            self.seats.insert(seat, SeatRecord { name, first, ..record });
+            self.seats.insert(seat, SeatRecord { name, first, not_before, ..record });
         }
     }
 

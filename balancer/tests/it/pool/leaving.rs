@@ -69,7 +69,7 @@ fn replicas_that_a_stopping_balancer_takes_with_it_are_replaced_with_a_warning()
     let engine = Engine::start();
     let balancer = engine.balancer_with(3, &[]);
     let before = engine.wait_for(3);
-    for (_, id) in &before {
+    for id in before.values() {
         let mut world = engine.world();
         let name = format!("{}.stopping", world.find(id).unwrap().name);
         world.rename(id, &name).unwrap();

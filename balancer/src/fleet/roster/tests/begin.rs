@@ -40,6 +40,22 @@ fn requested_seats_of_which_nothing_is_left_are_filled_by_name() {
 }
 
 #[test]
+fn one_that_joins_starts_nothing_at_once_and_fills_what_the_others_leave_empty() {
+    for (wanted, running) in [("", 0), ("1-3", 3), ("1-3", 2)] {
+        let mut before = World::booted(running, 1);
+        let mut world = before.successor(2);
+        let listing = world.engine.list();
+        let joined = Begin::Joined(Seats::read(wanted).unwrap());
+        world.roster.begin_with(listing, joined, world.now);
+        world.act();
+        assert!(world.under_way.is_empty(), "{wanted} {running}: {:?}", world.under_way);
+        assert_eq!(seats(&world), wanted);
+        world.settle();
+        assert_eq!(world.engine.containers.len(), Seats::read(wanted).unwrap().0.len());
+    }
+}
+
+#[test]
 fn the_configured_number_takes_the_seats_that_are_there_first() {
     for (replicas, expected) in [(2, "1,3"), (3, "1,3-4"), (5, "1-5"), (0, "")] {
         let mut before = World::booted(4, 1);
