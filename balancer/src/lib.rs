@@ -57,6 +57,7 @@ use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_service::{fn_factory, fn_service};
 use actix_web::web::{self, Data};
@@ -169,7 +170,10 @@ pub async fn run<R: Runtime>(
     }
     let sent = tokio::time::timeout(config.timeouts.drain, common.all_sent()).await.is_ok();
     if !sent {
-        warn!("some requests to several replicas are given up");
+        warn!(requests = shared.metrics().deliveries(), "deliveries given up");
+        common.give_up();
+        // Only to log them.
+        let _reported = tokio::time::timeout(REPORT_WITHIN, common.all_sent()).await.is_ok();
     }
     // Otherwise all that was in flight has had its time.
     for handle in handles {
@@ -186,6 +190,9 @@ pub async fn run<R: Runtime>(
     info!("shutdown complete");
     Ok(())
 }
+
+/// How long it may take to log the deliveries that are given up: they wait for nothing else.
+const REPORT_WITHIN: Duration = Duration::from_secs(1);
 
 /// More connections than a machine has descriptors for: what limits them are those and
 /// `limits.connections`.

@@ -54,6 +54,11 @@ pub enum ProxyError {
     /// No replica has room for it, and too many wait already, or it has waited too long.
     #[error("too many requests are under way")]
     Overloaded,
+    /// Too many requests to several replicas are in progress: this many are allowed.
+    #[error(
+        "too many requests to several replicas are in progress: 'limits.deliveries' allows {0}"
+    )]
+    TooManyDeliveries(usize),
     /// Of those that it was sent to, not all succeeded, or none did.
     #[error("{} of the replicas failed", .0.len())]
     Unsent(Vec<Unsent>),
@@ -146,7 +151,10 @@ impl ProxyError {
     /// What it is in HTTP.
     pub fn status(&self) -> u16 {
         match self {
-            ProxyError::NoReplica | ProxyError::Crowded | ProxyError::Overloaded => 503,
+            ProxyError::NoReplica
+            | ProxyError::Crowded
+            | ProxyError::Overloaded
+            | ProxyError::TooManyDeliveries(_) => 503,
             ProxyError::Unreachable | ProxyError::Lost | ProxyError::Unsent(_) => 502,
             ProxyError::Late => 504,
             ProxyError::ClientLate => 408,
@@ -170,6 +178,7 @@ impl ProxyError {
             | ProxyError::Crowded => true,
             ProxyError::NoReplica
             | ProxyError::Overloaded
+            | ProxyError::TooManyDeliveries(_)
             | ProxyError::Unreachable
             | ProxyError::Lost
             | ProxyError::Late

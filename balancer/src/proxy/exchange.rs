@@ -123,7 +123,7 @@ impl Exchange<'_> {
             }
             (Send::One(_), _) => self.run_one().await,
             // Rare: not every connection keeps room for it.
-            (Send::All(fan), _) => Box::pin(fan::all(self, fan)).await,
+            (Send::All(fan, among), _) => Box::pin(fan::all(self, fan, *among)).await,
             (Send::First(fan, among), _) => Box::pin(fan::first(self, fan, *among)).await,
         }
     }

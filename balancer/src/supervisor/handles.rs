@@ -192,7 +192,10 @@ impl<R: Runtime> Supervisor<R> {
         let serving: Vec<Arc<Replica>> = serving.collect();
         let resting = self.handles.all_but(&serving);
         let (placement, listing) = (Arc::clone(&self.placement), self.roster.listing());
-        let table = Table::new(self.handles.pool(), placement, serving, resting, listing);
+        let running = self.roster.reachable().into_iter();
+        let running = running.filter_map(|name| self.handles.replica(name).cloned());
+        let table = Table::new(self.handles.pool(), placement, serving, resting, listing)
+            .with_running(running);
         self.shared.publish(table);
         self.published = Some(self.roster.revision());
         // Only now: it takes as long as a build does.

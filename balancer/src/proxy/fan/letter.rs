@@ -1,5 +1,6 @@
 //! A whole request, sent to one replica or another, and the answer that came.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
@@ -112,6 +113,14 @@ impl Letter {
     fn asked(&self) -> Asked<'_> {
         let Self { request, head, lines, peer, id, .. } = self;
         Asked { request, head, lines, peer, id }
+    }
+
+    /// Returns its method and path for a log line: no query, which may be secret.
+    pub(super) fn method_and_path(&self) -> (Cow<'_, str>, Cow<'_, str>) {
+        let target = self.request.target(&self.head).1;
+        let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        let method = String::from_utf8_lossy(self.request.method.of(&self.head));
+        (method, String::from_utf8_lossy(path))
     }
 
     /// Sends it to one replica: until the head of the answer is there.
