@@ -290,7 +290,7 @@ fn strike(kind: Kind) -> Option<Strike> {
         Kind::Stop => Some(Strike::Stop),
         Kind::Remove => Some(Strike::Remove),
         Kind::Disconnect => Some(Strike::Disconnect),
-        Kind::Balancer | Kind::Engine | Kind::Add | Kind::Shrink => None,
+        Kind::Balancer | Kind::Engine | Kind::Unread | Kind::Add | Kind::Shrink => None,
     }
 }
 
@@ -305,6 +305,7 @@ fn undoing(kind: Kind) -> Option<Strike> {
         | Kind::Remove
         | Kind::Balancer
         | Kind::Engine
+        | Kind::Unread
         | Kind::Add
         | Kind::Shrink => None,
     }

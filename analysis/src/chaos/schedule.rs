@@ -30,6 +30,8 @@ pub(crate) enum Kind {
     Balancer,
     /// A restart of the Docker daemon.
     Engine,
+    /// The balancer's output is not read for a while.
+    Unread,
     /// `/add` of one.
     Add,
     /// `/rm` of one, by its name.
@@ -72,7 +74,7 @@ const GROWTH: u32 = 2;
 impl Kind {
     /// How often each comes in one bag. A balancer must live for some minutes: its memory is
     /// looked at.
-    const BAG: [(Self, usize); 10] = [
+    const BAG: [(Self, usize); 11] = [
         (Self::Kill, 8),
         (Self::Hang, 4),
         (Self::HangBriefly, 4),
@@ -82,6 +84,7 @@ impl Kind {
         (Self::Disconnect, 4),
         (Self::Balancer, 1),
         (Self::Engine, 1),
+        (Self::Unread, 2),
         // One that changes the fleet: which way is decided by its size.
         (Self::Add, 4),
     ];
@@ -98,6 +101,7 @@ impl Kind {
             Self::Disconnect => "disconnect",
             Self::Balancer => "balancer",
             Self::Engine => "engine",
+            Self::Unread => "log-unread",
             Self::Add => "add",
             Self::Shrink => "rm",
         }
@@ -119,6 +123,7 @@ impl Kind {
             Self::Disconnect => "off the network for 2 to 6 s",
             Self::Balancer => "SIGKILL of the balancer, started again at once",
             Self::Engine => "restart of the Docker daemon",
+            Self::Unread => "log and access log not read for 10 s",
             Self::Add => "`/add` of one",
             Self::Shrink => "`/rm` of one",
         }
@@ -140,6 +145,7 @@ impl Kind {
             | Self::Stop
             | Self::ExitLoop
             | Self::Balancer
+            | Self::Unread
             | Self::Add
             | Self::Shrink => true,
         }
@@ -190,7 +196,7 @@ fn resize(draw: &Draw, fleet: u32, rng: &mut StdRng) -> Kind {
 /// Whom it hits: one of the seats that are always there, or the last one for `/rm`.
 fn seats(kind: Kind, replicas: u32, fleet: u32, rng: &mut StdRng) -> Vec<u32> {
     match kind {
-        Kind::Balancer | Kind::Engine | Kind::Add => Vec::new(),
+        Kind::Balancer | Kind::Engine | Kind::Unread | Kind::Add => Vec::new(),
         Kind::Shrink => vec![fleet],
         Kind::Kill => {
             let mut all: Vec<u32> = (1..=replicas).collect();
@@ -222,7 +228,8 @@ fn fleet_after(kind: Kind, draw: &Draw, fleet: u32) -> u32 {
         | Kind::ExitLoop
         | Kind::Disconnect
         | Kind::Balancer
-        | Kind::Engine => fleet,
+        | Kind::Engine
+        | Kind::Unread => fleet,
     }
 }
 
@@ -292,9 +299,9 @@ mod tests {
         for kind in [Kind::Remove, Kind::Disconnect, Kind::Engine] {
             assert!(!process.contains(&kind), "{kind:?}");
         }
-        assert_eq!(process.len(), 8);
-        assert_eq!(kinds(draw(1, Runtime::Docker)).len(), 10);
-        assert_eq!(kinds(Draw { engine: true, ..draw(1, Runtime::Docker) }).len(), 11);
+        assert_eq!(process.len(), 9);
+        assert_eq!(kinds(draw(1, Runtime::Docker)).len(), 11);
+        assert_eq!(kinds(Draw { engine: true, ..draw(1, Runtime::Docker) }).len(), 12);
     }
 
     #[test]
