@@ -34,7 +34,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) async fn run(setup: &Setup, rounds: usize) -> anyhow::Result<()> {
     ensure!(rounds > 0, "--rounds must be at least 1");
     let mut text = String::new();
-    for part in [requests(setup, rounds).await?, docker_part(setup, rounds).await, lookups()?] {
+    for part in [
+        requests(setup, rounds).await?,
+        unread_log(setup, rounds).await?,
+        docker_part(setup, rounds).await,
+        lookups()?,
+    ] {
         println!("{part}");
         text.push_str(&part);
         text.push('\n');
@@ -75,6 +80,50 @@ async fn requests(setup: &Setup, rounds: usize) -> anyhow::Result<String> {
          with random ids, all launched as async tasks, over at most 256 connections, against a \
          balancer with three process replicas (`ring`). Latency counts from the launch, so that it \
          is mostly the wait in that queue. Generator, balancer and replicas share the machine.\n\n{}",
+        thousands(setup.requests as u64),
+        table.markdown()
+    ))
+}
+
+/// Requests with an access log that is read, and with one that is not, in turns.
+async fn unread_log(setup: &Setup, rounds: usize) -> anyhow::Result<String> {
+    let mut options = Options { runtime: Runtime::Process, ..setup.options(Variant::Ring, 3) };
+    options.arguments.push("--access-log".to_owned());
+    let balancer = Balancer::start(&options).await?;
+    let output = balancer.output();
+    let mut table = Table::new(&["round", ">read, requests/s", ">unread, requests/s", ">ratio"]);
+    let mut ratios = Vec::new();
+    for round in 1..=rounds {
+        let mut rates = [0.0; 2];
+        // Which comes first changes, so that neither has the warmer machine.
+        let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
+        for unread in order {
+            output.read(unread == 0);
+            let ids = load::request_ids(setup.seed + round as u64 - 1, setup.requests);
+            let plan = LoadPlan::get(&balancer.url("/home"), ids)?;
+            let progress = load::progress_bar(&format!("access log, round {round} of {rounds}"));
+            let summary = Summary::of(&load::run(plan, &progress).await);
+            progress.finish_and_clear();
+            ensure!(summary.failed() == 0, "{} requests failed", summary.failed());
+            rates[unread] = summary.rate();
+        }
+        let ratio = rates[1] / rates[0];
+        ratios.push(ratio);
+        table.row([
+            round.to_string(),
+            thousands(rates[0].round() as u64),
+            thousands(rates[1].round() as u64),
+            format!("{ratio:.2}"),
+        ]);
+    }
+    output.read(true);
+    balancer.stop().await?;
+    let median = median(&ratios).context("there was a round")?;
+    Ok(format!(
+        "### Access log that is not read\n\nThroughput with the access log in a pipe that is not \
+         read, as a share of that in one that is read: **{median:.2}**, the median of {rounds} \
+         rounds of {} requests each. Lines that do not fit are dropped and counted. The reader of \
+         the pipe shares the machine.\n\n{}",
         thousands(setup.requests as u64),
         table.markdown()
     ))

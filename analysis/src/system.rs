@@ -4,7 +4,7 @@
 pub(crate) mod api;
 pub(crate) mod victim;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -18,6 +18,7 @@ use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
+use tokio::sync::Notify;
 
 use api::Api;
 
@@ -62,7 +63,11 @@ pub(crate) struct Balancer {
 
 /// The last lines that the balancer wrote.
 #[derive(Clone, Default)]
-struct Log(Rc<RefCell<VecDeque<String>>>);
+pub(crate) struct Log {
+    lines: Rc<RefCell<VecDeque<String>>>,
+    unread: Rc<Cell<bool>>,
+    read_on: Rc<Notify>,
+}
 
 /// Lines of the log that are kept for an error message.
 const KEPT_LINES: usize = 30;
@@ -233,6 +238,11 @@ impl Balancer {
         &self.pool
     }
 
+    /// Returns its output, to stop reading it.
+    pub(crate) fn output(&self) -> Log {
+        self.log.clone()
+    }
+
     /// Its last lines, each on a line of its own.
     pub(crate) fn last_lines(&self) -> String {
         self.log.text()
@@ -343,6 +353,12 @@ pub(crate) fn free_address(address: Ipv4Addr) -> anyhow::Result<SocketAddr> {
 // === impl Log ===
 
 impl Log {
+    /// Reads the output from now on, or leaves it in its pipes.
+    pub(crate) fn read(&self, read: bool) {
+        self.unread.set(!read);
+        self.read_on.notify_waiters();
+    }
+
     /// Keeps the last lines of `stream`, on a task that ends with the stream.
     fn follow(&self, stream: Option<impl AsyncRead + Unpin + 'static>) {
         let Some(stream) = stream else { return };
@@ -350,7 +366,10 @@ impl Log {
         tokio::task::spawn_local(async move {
             let mut lines = BufReader::new(stream).lines();
             while let Ok(Some(line)) = lines.next_line().await {
-                let mut kept = log.0.borrow_mut();
+                while log.unread.get() {
+                    log.read_on.notified().await;
+                }
+                let mut kept = log.lines.borrow_mut();
                 if kept.len() == KEPT_LINES {
                     kept.pop_front();
                 }
@@ -360,7 +379,7 @@ impl Log {
     }
 
     fn text(&self) -> String {
-        let lines = self.0.borrow();
+        let lines = self.lines.borrow();
         lines.iter().map(|line| format!("  | {line}\n")).collect()
     }
 }

@@ -44,7 +44,10 @@ pub use forwarding::{ForwardedConfig, RetryConfig};
 pub use limits::{Limits, SHUTDOWN_MARGIN, ShutdownDeadlines, Timeouts};
 pub use listen::{AdminConfig, TlsConfig, Token};
 pub use overload::ReliefConfig;
-pub use route::{DEFAULT_ROUTE, FanConfig, HedgeAfter, HedgeConfig, NO_ROUTE, RouteConfig, Send};
+pub use route::{
+    Among, DEFAULT_ROUTE, FanConfig, HedgeAfter, HedgeConfig, NO_ROUTE, RouteConfig, Send,
+    UNLIMITED,
+};
 pub use runtime::{DockerConfig, RuntimeConfig};
 use scale::Room;
 pub use servers::{ServersConfig, ServersError, ServersFile};

@@ -214,6 +214,9 @@ pub async fn run<R: Runtime>(
     Ok(())
 }
 
+/// How long it may take to log the deliveries that are given up: they wait for nothing else.
+const REPORT_WITHIN: Duration = Duration::from_secs(1);
+
 /// What the supervisor has beyond the deadline for noticing it.
 const LAST_STEPS: Duration = Duration::from_millis(500);
 
@@ -236,7 +239,10 @@ async fn drain(
     };
     if tokio::time::timeout_at(deadline.into(), ending).await.is_err() {
         if !is_sent.get() {
-            warn!("some requests to several replicas are given up");
+            warn!(requests = shared.metrics().deliveries(), "deliveries given up");
+            common.give_up();
+            // Only to log them.
+            let _reported = tokio::time::timeout(REPORT_WITHIN, common.all_sent()).await.is_ok();
         }
         let (connections, _) = shared.metrics().connections();
         info!(connections, "closing connections that did not end in time");

@@ -42,6 +42,7 @@ pub struct Metrics {
     turned_away: [AtomicU64; 2],
     /// Requests that were not sent because they had killed replicas.
     quarantined: AtomicU64,
+    deliveries: AtomicUsize,
     drawn: Mutex<Drawn>,
     moves: Mutex<RingMoves>,
 }
@@ -69,6 +70,10 @@ struct Drawn {
 #[derive(Debug)]
 pub struct Connected(Arc<Metrics>);
 
+/// A request to several replicas in progress, until dropped.
+#[derive(Debug)]
+pub struct Delivering(Arc<Metrics>);
+
 /// What has been counted of a replica on one route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaSum {
@@ -94,6 +99,7 @@ impl Metrics {
             accepted: AtomicU64::new(0),
             turned_away: Default::default(),
             quarantined: AtomicU64::new(0),
+            deliveries: AtomicUsize::new(0),
             drawn: Mutex::default(),
             moves: Mutex::default(),
         })
@@ -137,6 +143,19 @@ impl Metrics {
     /// Returns the number of requests that were not sent because they had killed replicas.
     pub fn all_quarantined(&self) -> u64 {
         self.quarantined.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request to several replicas in, unless `most` are in progress.
+    pub fn delivering(self: &Arc<Self>, most: usize) -> Option<Delivering> {
+        // Dropped, it leaves again.
+        let delivering = Delivering(Arc::clone(self));
+        let before = self.deliveries.fetch_add(1, Ordering::SeqCst);
+        (before < most).then_some(delivering)
+    }
+
+    /// Returns the number of requests to several replicas in progress.
+    pub fn deliveries(&self) -> usize {
+        self.deliveries.load(Ordering::SeqCst)
     }
 
     /// How long the balancer has been up.
@@ -218,6 +237,14 @@ impl Drop for Connected {
     }
 }
 
+// === impl Delivering ===
+
+impl Drop for Delivering {
+    fn drop(&mut self) {
+        self.0.deliveries.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,6 +276,17 @@ mod tests {
         let RingMoves { changes, share, needless } = metrics.ring_moves();
         assert_eq!((changes, needless), (2, 0.0));
         assert!((share - 2.0 * three.shares()[2]).abs() < 1e-9, "{share}");
+    }
+
+    #[test]
+    fn no_more_deliveries_are_let_in_than_allowed() {
+        let metrics = Metrics::new();
+        let (first, second) = (metrics.delivering(2), metrics.delivering(2));
+        assert!(first.is_some() && second.is_some() && metrics.delivering(2).is_none());
+        assert_eq!(metrics.deliveries(), 2);
+        drop(first);
+        assert!(metrics.delivering(2).is_some());
+        assert_eq!(metrics.deliveries(), 1);
     }
 
     #[test]

@@ -151,10 +151,15 @@ impl Common {
         Arc::clone(self.live.load().config())
     }
 
-    /// Until no request is on its way to several replicas any more whose client has gone or has
-    /// its answer.
+    /// Waits until no request to several replicas is in progress.
     pub async fn all_sent(&self) {
         self.background.ended().await;
+    }
+
+    /// Ends the requests to several replicas that are in progress: each member that does not have
+    /// its request is logged.
+    pub fn give_up(&self) {
+        self.background.give_up();
     }
 }
 

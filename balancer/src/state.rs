@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use crate::fleet::change::{Cause, Change, ChangeKind, Failed, Refused};
@@ -36,6 +37,7 @@ pub struct Shared {
     stats: Stats,
     stopping: AtomicBool,
     stop_begins: Notify,
+    published: Notify,
     /// One placement at a time is worked out for somebody who only wants to know.
     drafts: Semaphore,
 }
@@ -201,6 +203,7 @@ impl Shared {
             stats,
             stopping,
             stop_begins,
+            published: Notify::new(),
             drafts: Semaphore::new(1),
         };
         (Arc::new(shared), receiver)
@@ -214,10 +217,16 @@ impl Shared {
     /// Swaps the table: the supervisor's alone.
     pub fn publish(&self, table: Table) {
         self.table.store(Arc::new(table));
+        self.published.notify_waiters();
         // Somebody may have come that has room.
         if self.pool.waiting() > 0 {
             self.pool.call_all();
         }
+    }
+
+    /// Resolves when the next table has been published after this call.
+    pub fn published(&self) -> Notified<'_> {
+        self.published.notified()
     }
 
     /// What all replicas have together: the same for all tables.

@@ -290,7 +290,9 @@ fn strike(kind: Kind) -> Option<Strike> {
         Kind::Stop => Some(Strike::Stop),
         Kind::Remove => Some(Strike::Remove),
         Kind::Disconnect => Some(Strike::Disconnect),
-        Kind::Balancer | Kind::Engine | Kind::Member | Kind::Add | Kind::Shrink => None,
+        Kind::Balancer | Kind::Engine | Kind::Member | Kind::Unread | Kind::Add | Kind::Shrink => {
+            None
+        }
     }
 }
 
@@ -306,6 +308,7 @@ fn undoing(kind: Kind) -> Option<Strike> {
         | Kind::Balancer
         | Kind::Engine
         | Kind::Member
+        | Kind::Unread
         | Kind::Add
         | Kind::Shrink => None,
     }

@@ -25,6 +25,9 @@ pub(crate) struct Injector {
     pub(crate) restart_engine: Option<String>,
 }
 
+/// How long the balancer's output is not read: its access log fills the pipe in about a second.
+const UNREAD: Duration = Duration::from_secs(10);
+
 // === impl Injector ===
 
 impl Injector {
@@ -34,6 +37,10 @@ impl Injector {
             Kind::Balancer => self.crash().await,
             Kind::Engine => self.restart_engine().await,
             Kind::Member => self.join_and_leave(step).await,
+            Kind::Unread => {
+                self.leave_output_unread();
+                Ok(())
+            }
             Kind::Add | Kind::Shrink => self.resize(step).await,
             Kind::Kill
             | Kind::Hang
@@ -117,6 +124,18 @@ impl Injector {
         let after = self.world.all().await?;
         ensure!(handles(&before) == handles(&after), "replicas changed: {before:?} {after:?}");
         Ok(())
+    }
+
+    /// Reads nothing of the balancer's output for a while, in which the next faults come.
+    fn leave_output_unread(&self) {
+        let index = self.world.note(Kind::Unread, &[], Outcome::Open);
+        let (world, output) = (Rc::clone(&self.world), self.balancer.output());
+        output.read(false);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(UNREAD).await;
+            output.read(true);
+            world.end(index, Outcome::Done);
+        });
     }
 
     /// Waits until all is well again.

@@ -149,16 +149,19 @@ impl Seen<'_> {
             return None;
         }
         let from = match fault.kind {
-            Kind::Balancer | Kind::Engine | Kind::Member | Kind::Add | Kind::Shrink => {
-                fault.ended?
-            }
+            Kind::Balancer
+            | Kind::Engine
+            | Kind::Member
+            | Kind::Unread
+            | Kind::Add
+            | Kind::Shrink => fault.ended?,
             Kind::HangBriefly | Kind::Disconnect | Kind::Hang => self.detected(fault)?,
             Kind::Kill | Kind::Stop | Kind::Remove | Kind::ExitLoop => fault.struck,
         };
         let lost = match fault.kind {
             Kind::Kill | Kind::Stop | Kind::Remove | Kind::ExitLoop | Kind::Shrink => true,
             Kind::Hang | Kind::HangBriefly | Kind::Disconnect => fault.outcome == Outcome::Replaced,
-            Kind::Balancer | Kind::Engine | Kind::Member | Kind::Add => false,
+            Kind::Balancer | Kind::Engine | Kind::Member | Kind::Unread | Kind::Add => false,
         };
         let good = |look: &Look| {
             look.is_full() && !(lost && fault.victims.iter().any(|name| !look.lacks(name)))
@@ -183,7 +186,7 @@ impl Seen<'_> {
 
 impl Kind {
     pub(super) fn hits_a_replica(self) -> bool {
-        !matches!(self, Self::Balancer | Self::Engine | Self::Add | Self::Shrink)
+        !matches!(self, Self::Balancer | Self::Engine | Self::Unread | Self::Add | Self::Shrink)
     }
 }
 

@@ -76,6 +76,7 @@ impl Plan {
             &format!("SERVER_START_DELAY={SLOW_START}"),
             "--env",
             &format!("SERVER_START_DELAY_SHARE={SLOW_SHARE}"),
+            "--access-log",
         ]
         .map(str::to_owned)
         .into();

@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     Engine,
     /// A second balancer of the pool starts, and stops again.
     Member,
+    /// The balancer's output is not read for a while.
+    Unread,
     /// `/add` of one.
     Add,
     /// `/rm` of one, by its name.
@@ -76,7 +78,7 @@ const GROWTH: u32 = 2;
 impl Kind {
     /// How often each comes in one bag. A balancer must live for some minutes: its memory is
     /// looked at.
-    const BAG: [(Self, usize); 11] = [
+    const BAG: [(Self, usize); 12] = [
         (Self::Kill, 8),
         (Self::Hang, 4),
         (Self::HangBriefly, 4),
@@ -87,6 +89,7 @@ impl Kind {
         (Self::Balancer, 1),
         (Self::Engine, 1),
         (Self::Member, 2),
+        (Self::Unread, 2),
         // One that changes the fleet: which way is decided by its size.
         (Self::Add, 4),
     ];
@@ -104,6 +107,7 @@ impl Kind {
             Self::Balancer => "balancer",
             Self::Engine => "engine",
             Self::Member => "member",
+            Self::Unread => "log-unread",
             Self::Add => "add",
             Self::Shrink => "rm",
         }
@@ -126,6 +130,7 @@ impl Kind {
             Self::Balancer => "SIGKILL of the balancer, started again at once",
             Self::Engine => "restart of the Docker daemon",
             Self::Member => "a second balancer of the pool joins, and leaves after 2 to 6 s",
+            Self::Unread => "log and access log not read for 10 s",
             Self::Add => "`/add` of one",
             Self::Shrink => "`/rm` of one",
         }
@@ -148,6 +153,7 @@ impl Kind {
             | Self::Stop
             | Self::ExitLoop
             | Self::Balancer
+            | Self::Unread
             | Self::Add
             | Self::Shrink => true,
         }
@@ -198,7 +204,7 @@ fn resize(draw: &Draw, fleet: u32, rng: &mut StdRng) -> Kind {
 /// Whom it hits: one of the seats that are always there, or the last one for `/rm`.
 fn seats(kind: Kind, replicas: u32, fleet: u32, rng: &mut StdRng) -> Vec<u32> {
     match kind {
-        Kind::Balancer | Kind::Engine | Kind::Member | Kind::Add => Vec::new(),
+        Kind::Balancer | Kind::Engine | Kind::Member | Kind::Unread | Kind::Add => Vec::new(),
         Kind::Shrink => vec![fleet],
         Kind::Kill => {
             let mut all: Vec<u32> = (1..=replicas).collect();
@@ -231,7 +237,8 @@ fn fleet_after(kind: Kind, draw: &Draw, fleet: u32) -> u32 {
         | Kind::Disconnect
         | Kind::Balancer
         | Kind::Engine
-        | Kind::Member => fleet,
+        | Kind::Member
+        | Kind::Unread => fleet,
     }
 }
 
@@ -308,10 +315,10 @@ mod tests {
         for kind in [Kind::Remove, Kind::Disconnect, Kind::Engine, Kind::Member] {
             assert!(!process.contains(&kind), "{kind:?}");
         }
-        assert_eq!(process.len(), 8);
-        assert_eq!(kinds(draw(1, Runtime::Docker)).len(), 11);
-        assert_eq!(kinds(Draw { shares: false, ..draw(1, Runtime::Docker) }).len(), 10);
-        assert_eq!(kinds(Draw { engine: true, ..draw(1, Runtime::Docker) }).len(), 12);
+        assert_eq!(process.len(), 9);
+        assert_eq!(kinds(draw(1, Runtime::Docker)).len(), 12);
+        assert_eq!(kinds(Draw { shares: false, ..draw(1, Runtime::Docker) }).len(), 11);
+        assert_eq!(kinds(Draw { engine: true, ..draw(1, Runtime::Docker) }).len(), 13);
     }
 
     #[test]

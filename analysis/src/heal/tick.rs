@@ -110,6 +110,7 @@ fn observed(seat: Seat) -> Observed {
             [10, 0, (seat.get() >> 8) as u8, seat.get() as u8],
             5_000,
         ))),
+        address_error: None,
         weight: 1,
         created: seat.get().into(),
         release: Release::default(),

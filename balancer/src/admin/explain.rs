@@ -16,7 +16,7 @@ use super::guard::may_change;
 use super::query::{Imagined, Question};
 use super::ring::{Name, Seen};
 use super::{Admin, READ, deny, fail, refuse};
-use crate::config::{AdmissionConfig, Config, RouteConfig, Send};
+use crate::config::{AdmissionConfig, Among, Config, RouteConfig, Send};
 use crate::reply;
 use crate::routing::bounded::Factor;
 use crate::routing::choice::{Room, Terms};
@@ -167,7 +167,7 @@ impl Explanation {
                 let (key, text, note) = key_of(request, route);
                 let terms = match &route.send {
                     Send::One(_) => one(route, config.admission),
-                    Send::All(_) | Send::First(..) => several(route, config.admission),
+                    Send::All(..) | Send::First(..) => several(route, config.admission),
                 };
                 let case = Case { status, config, terms, key };
                 let mut told = case.told(text, &route.send);
@@ -362,7 +362,14 @@ impl Case<'_> {
                 let (replica, _) = chosen.filter(|_| key.is_some())?;
                 names([replica])
             }
-            Send::All(_) => {
+            Send::All(_, Among::Members) => {
+                notes.push(
+                    "all members are asked, ready or not, until each has succeeded".to_owned(),
+                );
+                let members = self.terms.policy.order_members(table, pick, &mut rng());
+                names(members.into_iter().filter_map(|member| table.running(member)))
+            }
+            Send::All(_, Among::Ready) => {
                 notes.push("all that are ready are asked, until each has succeeded".to_owned());
                 names(self.terms.policy.order(table, pick, &mut rng()))
             }
@@ -392,7 +399,7 @@ impl Route {
             policy: name(route.policy),
             send: match route.send {
                 Send::One(_) => "one",
-                Send::All(_) => "all",
+                Send::All(..) => "all",
                 Send::First(..) => "first",
             },
             balance_factor: route.balance_factor.map(Factor::get),

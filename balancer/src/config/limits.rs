@@ -61,10 +61,17 @@ pub struct Limits {
     pub idle: usize,
     /// Most connections of one client address, if there is a limit.
     pub connections_per_client: Option<usize>,
+    /// Most requests with `send = "all"` or `"first"` in progress, those whose client has gone among
+    /// them; else 503.
+    pub deliveries: usize,
 }
 
 /// What a shutdown may take beside draining and stopping: calls to the engine, above all.
 pub const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
+
+/// The default of `limits.deliveries`: with the default body limit of such routes, 1 MiB, they take
+/// 1 GiB at most.
+const DELIVERIES: usize = 1_000;
 
 /// The least and the most for the head of a request or an answer.
 const HEAD: RangeInclusive<Size> = Size(1 << 10)..=Size(1 << 20);
@@ -123,5 +130,6 @@ pub(super) fn limits(settings: &LimitSettings) -> Result<Limits, ConfigError> {
         connections: at_least_one("limits.connections", settings.connections)?,
         idle: usize::MAX,
         connections_per_client: at_least_one("limits.connections_per_client", per_client)?,
+        deliveries: at_least_one("limits.deliveries", settings.deliveries)?.unwrap_or(DELIVERIES),
     })
 }

@@ -9,7 +9,8 @@ use super::admission;
 use super::check::{given_span, must, within};
 use super::forwarding::BODY_MOST;
 use super::settings::{
-    BackoffSettings, HedgeSettings, PolicyKind, RouteRetry, RouteSettings, RouteTimeouts, SendKind,
+    AmongKind, Attempts, BackoffSettings, HedgeSettings, PolicyKind, RouteRetry, RouteSettings,
+    RouteTimeouts, SendKind,
 };
 use super::value::{Percent, Size, Span};
 use super::{AdmissionConfig, ConfigError, RetryConfig, Timeouts};
@@ -49,8 +50,8 @@ pub struct RouteConfig {
 pub enum Send {
     /// To one; to a second one where that is late.
     One(Option<HedgeConfig>),
-    /// To all, until each has succeeded.
-    All(FanConfig),
+    /// To all of these, until each has succeeded.
+    All(FanConfig, Among),
     /// To so many at once, or all; the first success is the answer.
     First(FanConfig, Option<usize>),
 }
@@ -60,7 +61,8 @@ pub enum Send {
 pub struct FanConfig {
     /// The statuses that are a success; any 2xx where none are given.
     pub success: Vec<u16>,
-    /// How often each replica is asked, or how many rounds there are, the first included.
+    /// How often each replica is asked, or how many rounds there are, the first included;
+    /// [`UNLIMITED`] for no limit.
     pub attempts: u32,
     /// The pauses between those.
     pub repeat: Repeat,
@@ -69,6 +71,19 @@ pub struct FanConfig {
     /// Most bytes of the request's body, and of an answer's that is held.
     pub body: usize,
 }
+
+/// The replicas that a request with `send = "all"` is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Among {
+    /// Every member of the ring when the request comes; of each its replica at the time of an
+    /// attempt.
+    Members,
+    /// The replicas that are ready when the request comes.
+    Ready,
+}
+
+/// More attempts than can be made.
+pub const UNLIMITED: u32 = u32::MAX;
 
 /// When a second replica is asked.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -97,6 +112,9 @@ pub const NO_ROUTE: &str = "none";
 
 /// Most routes: each request looks through them.
 const ROUTES_MAX: usize = 1_000;
+
+/// Most attempts, if they are limited.
+const ATTEMPTS_MAX: u32 = 10_000;
 
 /// The longest name.
 const NAME_MAX: usize = 64;
@@ -254,6 +272,9 @@ fn send(settings: &RouteSettings, field: &Field) -> Result<Send, ConfigError> {
     if let Some((key, _)) = idle {
         return Err(field.must(key, "needs send = \"all\" or send = \"first\""));
     }
+    if settings.among.is_some() && kind != SendKind::All {
+        return Err(field.must("among", "needs send = \"all\""));
+    }
     if settings.fan.is_some() && kind != SendKind::First {
         return Err(field.must("fan", "needs send = \"first\""));
     }
@@ -262,7 +283,13 @@ fn send(settings: &RouteSettings, field: &Field) -> Result<Send, ConfigError> {
     }
     Ok(match kind {
         SendKind::One => Send::One(settings.hedge.as_ref().map(|it| hedge(it, field)).transpose()?),
-        SendKind::All => Send::All(fan(settings, field)?),
+        SendKind::All => {
+            let among = match settings.among.unwrap_or_default() {
+                AmongKind::Members => Among::Members,
+                AmongKind::Ready => Among::Ready,
+            };
+            Send::All(fan(settings, field)?, among)
+        }
         SendKind::First => {
             let among =
                 settings.fan.map(|among| field.within("fan", among, 1, 1_000)).transpose()?;
@@ -280,9 +307,17 @@ fn fan(settings: &RouteSettings, field: &Field) -> Result<FanConfig, ConfigError
         return Err(field.must("success", "must be a list of statuses from 200 to 599"));
     }
     let body = field.within("body", settings.body.unwrap_or(Size(1 << 20)), Size(0), BODY_MOST)?;
+    let attempts = match settings.attempts.unwrap_or(Attempts::Count(10)) {
+        Attempts::Count(count) if (1..=ATTEMPTS_MAX).contains(&count) => count,
+        Attempts::Count(count) => {
+            let why = format!("must be 1 to {ATTEMPTS_MAX} or \"unlimited\", not {count}");
+            return Err(field.must("attempts", why));
+        }
+        Attempts::Unlimited => UNLIMITED,
+    };
     Ok(FanConfig {
         success,
-        attempts: field.within("attempts", settings.attempts.unwrap_or(10), 1, 10_000)?,
+        attempts,
         repeat: repeat(settings.backoff.unwrap_or_default(), field)?,
         abandon: settings.abandon.unwrap_or(false),
         body: body.0 as usize,

@@ -29,7 +29,8 @@ pub use placement::{
     ClassicHashKind, ClassicSettings, MaglevSettings, PlacementKind, ProbingKind, RingSettings,
 };
 pub use route::{
-    BackoffSettings, HedgeSettings, RouteRetry, RouteSettings, RouteTimeouts, SendKind,
+    AmongKind, Attempts, BackoffSettings, HedgeSettings, RouteRetry, RouteSettings, RouteTimeouts,
+    SendKind,
 };
 
 /// Takes each field from the first that has it; of lists, the first that is not empty.

@@ -118,6 +118,7 @@ fn without_settings_the_request_path_has_its_documented_bounds() {
         connections: None,
         idle: usize::MAX,
         connections_per_client: None,
+        deliveries: 1_000,
     };
     assert_eq!(config.limits, limits);
     let retry = RetryConfig {
@@ -190,7 +191,7 @@ fn keys_and_flags_set_the_same() {
     let by_file = checked(
         "[timeouts]\nshutdown = \"1m\"\nclient_body = \"1s\"\nreplica_body = \"2s\"\ntunnel = \"3m\"\n\
          [limits]\nhead = \"1MiB\"\nfields = 10000\ntarget = \"1MiB\"\nbody = \"0\"\n\
-         connections = 7\nconnections_per_client = 1\n\
+         connections = 7\nconnections_per_client = 1\ndeliveries = 3\n\
          [retry]\nattempts = 1\nbudget = \"0.5%\"\nmin_per_second = 0\ndeadline = \"4s\"\n\
          body = \"16MiB\"\nquarantine = \"0s\"\n\
          [forwarded]\ntrust = [\"10.0.0.0/8\", \"::1\"]\nvia = \"edge-1\"\n\
@@ -209,6 +210,7 @@ fn keys_and_flags_set_the_same() {
         "--limit-body=0",
         "--limit-connections=7",
         "--limit-connections-per-client=1",
+        "--limit-deliveries=3",
         "--retry-attempts=1",
         "--retry-budget=0.5%",
         "--retry-min-per-second=0",
@@ -337,6 +339,7 @@ fn a_value_out_of_bounds_is_refused_with_its_field_and_the_bounds() {
             "'limits.target' must be 64B to 4KiB ('limits.head'), not 5KiB",
         ),
         ("[limits]\nconnections = 0", "'limits.connections' must be at least 1, not 0"),
+        ("[limits]\ndeliveries = 0", "'limits.deliveries' must be at least 1, not 0"),
         (
             "[limits]\nconnections_per_client = 0",
             "'limits.connections_per_client' must be at least 1, not 0",
@@ -463,8 +466,13 @@ fn a_wrong_value_of_a_route_is_refused_with_the_route_the_field_and_what_is_allo
         ("send = \"all\"\nsuccess = []", "success' must be a list of statuses from 200 to 599"),
         ("send = \"all\"\nsuccess = [199]", "success' must be a list of statuses from 200"),
         ("send = \"all\"\nsuccess = [200, 600]", "success' must be a list of statuses from 200"),
-        ("send = \"all\"\nattempts = 0", "attempts' must be 1 to 10000, not 0"),
-        ("send = \"first\"\nattempts = 10001", "attempts' must be 1 to 10000, not 10001"),
+        ("send = \"all\"\nattempts = 0", "attempts' must be 1 to 10000 or \"unlimited\", not 0"),
+        (
+            "send = \"first\"\nattempts = 10001",
+            "attempts' must be 1 to 10000 or \"unlimited\", not 10001",
+        ),
+        ("among = \"ready\"", "among' needs send = \"all\""),
+        ("send = \"first\"\namong = \"ready\"", "among' needs send = \"all\""),
         ("send = \"all\"\nbackoff.base = \"0s\"", "backoff.base' must be 1ms to 24h, not 0s"),
         (&format!("send = \"all\"\nbackoff.max = {ten_days}"), "backoff.max' must be 1ms to 24h"),
         (
@@ -531,7 +539,10 @@ fn an_unknown_key_or_a_value_of_a_wrong_kind_in_a_route_is_refused_with_what_is_
         ("send = \"some\"", "unknown variant `some`, expected one of `one`, `all`, `first`"),
         ("policy = \"random\"", "unknown variant `random`, expected one of `hash`"),
         ("success = [\"2xx\"]", "expected u16"),
-        ("attempts = -1", "expected u32"),
+        ("attempts = -1", "expected 1 to 10000 or \"unlimited\""),
+        ("attempts = \"many\"", "expected a number or \"unlimited\""),
+        ("attempts = 1.5", "expected a number or \"unlimited\""),
+        ("among = \"all\"", "expected `members` or `ready`"),
         ("backoff = { first = \"1s\" }", "unknown field `first`, expected one of `base`"),
         ("backoff = { base = \"soon\" }", "\"soon\" is no duration such as"),
         ("hedge = { late = \"1s\" }", "unknown field `late`, expected `after` or `budget`"),
@@ -573,7 +584,7 @@ fn what_goes_to_several_has_its_documented_defaults() {
          [[route]]\nhedge = { after = \"30ms\", budget = \"50%\" }\n",
     );
     let routes = config.unwrap().routes;
-    let Send::All(fan) = &routes[0].send else { panic!("{:?}", routes[0]) };
+    let Send::All(fan, Among::Members) = &routes[0].send else { panic!("{:?}", routes[0]) };
     assert!(fan.is_success(200) && fan.is_success(299) && !fan.is_success(300));
     assert_eq!((fan.attempts, fan.abandon, fan.body), (10, false, 1 << 20));
     let millis = |fan: &FanConfig| {

@@ -315,6 +315,22 @@ impl Roster {
         standby.into_values().map(|(hostname, _)| hostname)
     }
 
+    /// Returns the replicas that run and can be asked for what every member must get, whether or
+    /// not they serve; of several at one member the best first. An owned replica that was never
+    /// ready is not among them: it may not listen yet. A listed server is, in any state.
+    pub fn reachable(&self) -> Vec<&Hostname> {
+        let can_be_asked = |record: &Record| match record.standing {
+            Health::Ready | Health::Ejected(_) => record.phase == Phase::Up,
+            Health::Starting => self.config.listed && record.runs(),
+        };
+        let records = self.records.iter().filter(|(_, record)| {
+            record.change.is_none() && record.address.is_some() && can_be_asked(record)
+        });
+        let mut reachable: Vec<(&Hostname, &Record)> = records.collect();
+        reachable.sort_by_key(|(_, record)| !self.is_fit(record));
+        reachable.into_iter().map(|(hostname, _)| hostname).collect()
+    }
+
     /// How many owned replicas there are to be, without spares: those of an `/add` that is not
     /// through among them.
     pub fn size(&self) -> usize {

@@ -68,6 +68,11 @@ pub enum ProxyError {
         "the request was in flight at two replicas when they died, and is not sent for a while"
     )]
     Quarantined,
+    /// Too many requests to several replicas are in progress: this many are allowed.
+    #[error(
+        "too many requests to several replicas are in progress: 'limits.deliveries' allows {0}"
+    )]
+    TooManyDeliveries(usize),
     /// Of those that it was sent to, not all succeeded, or none did.
     #[error("{} of the replicas failed", .0.len())]
     Unsent(Vec<Unsent>),
@@ -163,7 +168,10 @@ impl ProxyError {
     /// What it is in HTTP.
     pub fn status(&self) -> u16 {
         match self {
-            ProxyError::NoReplica | ProxyError::Crowded | ProxyError::Overloaded => 503,
+            ProxyError::NoReplica
+            | ProxyError::Crowded
+            | ProxyError::Overloaded
+            | ProxyError::TooManyDeliveries(_) => 503,
             ProxyError::Unreachable
             | ProxyError::Lost
             | ProxyError::Quarantined
@@ -192,6 +200,7 @@ impl ProxyError {
             | ProxyError::Crowded => true,
             ProxyError::NoReplica
             | ProxyError::Overloaded
+            | ProxyError::TooManyDeliveries(_)
             | ProxyError::Unreachable
             | ProxyError::Lost
             | ProxyError::Late

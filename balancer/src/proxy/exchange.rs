@@ -131,7 +131,7 @@ impl Exchange<'_> {
         if self.worker.is_quarantined(&self.asked, false) {
             return Outcome::Fail(ProxyError::Quarantined);
         }
-        if self.binding.is_idle() && !matches!(self.route.config.send, Send::All(_)) {
+        if self.binding.is_idle() && !matches!(self.route.config.send, Send::All(..)) {
             return Box::pin(self.run_bound()).await;
         }
         if self.worker.admission().is_some() && !matches!(self.route.config.send, Send::One(_)) {
@@ -146,7 +146,7 @@ impl Exchange<'_> {
             }
             (Send::One(_), _) => self.run_one().await,
             // Rare: not every connection keeps room for it.
-            (Send::All(fan), _) => Box::pin(fan::all(self, fan)).await,
+            (Send::All(fan, among), _) => Box::pin(fan::all(self, fan, *among)).await,
             // Credentials for one connection mean nothing on others.
             (Send::First(..), _) if self.asked.request.auth.binds => self.run_one().await,
             (Send::First(fan, among), _) => Box::pin(fan::first(self, fan, *among)).await,

@@ -1,17 +1,21 @@
 //! One request at several replicas: at all of them until each has succeeded, or at some for the
 //! first success.
 //!
-//! What is sent goes on whether or not the client stays: tasks of their own, counted, so that the
-//! balancer does not end before they do.
+//! `send = "all"` delivers a request to members of the ring, not to the replicas that happen to be
+//! ready: a member that is ejected, or whose replica is being replaced, gets its request later.
+//!
+//! A delivery goes on whether or not the client stays: it is a task of its own, counted, so that the
+//! balancer does not end before it does.
 
 mod letter;
 
 use std::cell::RefCell;
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -19,7 +23,7 @@ use actix_web::rt::spawn;
 use futures_util::future::join_all;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::sleep;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::error::{Failure, ProxyError, Unsent};
 use super::exchange::{Exchange, Link, Outcome};
@@ -28,15 +32,16 @@ use super::own::answer::read_whole;
 use super::rules::{Route, Rules};
 use super::session::flush;
 use super::{Common, Worker};
-use crate::config::FanConfig;
+use crate::config::{Among, FanConfig};
+use crate::fleet::seat::MemberId;
 use crate::http1::Framing;
-use crate::metrics::Code;
+use crate::metrics::{Code, Delivering};
 use crate::routing::key::Key;
 use crate::routing::policy::Pick;
-use crate::routing::table::{InFlight, Replica};
+use crate::routing::table::{InFlight, Replica, ReplicaId, Table};
 pub(super) use letter::{Held, Letter, Sent};
 
-/// How often one that pauses looks whether its replica and its client are there still.
+/// How often a delivery that pauses checks whether its target and its client are still there.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Requests under way that no connection of a client may be waiting for.
@@ -44,10 +49,12 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub struct Background {
     under_way: AtomicUsize,
     ended: Notify,
+    given_up: AtomicBool,
+    give_up: Notify,
 }
 
 /// One of them, until dropped.
-struct UnderWay(Arc<Common>);
+struct UnderWay(Arc<Common>, Delivering);
 
 /// What is to be sent, with all that it takes.
 struct Work {
@@ -70,29 +77,56 @@ pub(super) struct Won {
     in_flight: InFlight,
 }
 
-/// What came of one replica.
+/// A replica, or a member of the ring, that must get a request.
+enum Target {
+    /// The member, whichever replica it has.
+    Member(MemberId),
+    /// This replica.
+    Replica(Arc<Replica>),
+}
+
+/// The replica of a target now.
+enum Now {
+    /// The replica that can be asked.
+    Here(Arc<Replica>),
+    /// There is none, or it takes no requests: the next one is awaited.
+    Away,
+    /// The target does not belong to the fleet any more.
+    Left,
+}
+
+/// An attempt that failed.
+struct Tried {
+    replica: ReplicaId,
+    /// The replica was ready when the attempt had failed.
+    was_ready: bool,
+    hostname: String,
+    error: String,
+}
+
+/// The outcome at one target.
 enum Delivered {
     /// It succeeded.
     Well(Box<Held>),
-    /// It does not belong to the fleet any more, so nothing is wanted of it.
+    /// It does not belong to the fleet any more, so it need not have the request.
     Left,
-    /// It was asked as often as it may be, or the client has gone.
+    /// It has had all its attempts, or the delivery has ended for another reason.
     Failed(Unsent),
 }
 
-/// Sends a request to every ready replica. Answers, when all have succeeded, what its first owner
-/// said.
-pub(super) async fn all(mut exchange: Exchange<'_>, fan: &FanConfig) -> Outcome {
+/// Sends a request to every member of the ring, or every ready replica. Answers, when all have
+/// succeeded, what its first owner said.
+pub(super) async fn all(mut exchange: Exchange<'_>, fan: &FanConfig, among: Among) -> Outcome {
     let work = match prepare(&mut exchange, fan).await {
         Ok(work) => work,
         Err(outcome) => return outcome,
     };
-    let replicas = work.replicas(None, exchange.route.turn());
-    if replicas.is_empty() {
+    let targets = work.targets(among, exchange.route.turn());
+    if targets.is_empty() {
         return Outcome::Fail(ProxyError::NoReplica);
     }
     let (tell, told) = oneshot::channel();
-    spawn(async move { work.send_to_all(replicas, tell).await });
+    spawn(async move { work.send_to_all(targets, tell).await });
     match wait(&mut exchange, told).await {
         Ok(held) => {
             exchange.trace(|trace| trace.answered_by(&held.replica));
@@ -140,7 +174,10 @@ pub(super) async fn relay_sent(
 /// Reads the whole request. It counts as under way from here: the balancer must not end between
 /// its last byte and the first that is sent.
 async fn prepare(exchange: &mut Exchange<'_>, fan: &FanConfig) -> Result<Work, Outcome> {
-    let under_way = UnderWay::begin(&exchange.worker.common);
+    let most = exchange.rules.deliveries;
+    let Some(under_way) = UnderWay::begin(exchange.worker, most) else {
+        return Err(Outcome::Fail(ProxyError::TooManyDeliveries(most)));
+    };
     let Exchange { worker, client, timer, body, asked, rules, route, .. } = exchange;
     let limit = rules.body_limit.unwrap_or(u64::MAX).min(fan.body as u64);
     let too_large = || Err(Outcome::Fail(ProxyError::TooLarge(limit)));
@@ -213,10 +250,22 @@ impl Work {
         standby
     }
 
-    async fn send_to_all(self, replicas: Vec<Arc<Replica>>, tell: Tell<Box<Held>>) {
+    /// Returns the targets of `send = "all"`, the key's owners in their order.
+    fn targets(&self, among: Among, turn: usize) -> Vec<Target> {
+        if among == Among::Ready {
+            return self.replicas(None, turn).into_iter().map(Target::Replica).collect();
+        }
+        let table = self.worker.shared.table();
+        let (members, pick) = (table.placement().members(), Pick { key: &self.key, turn });
+        let policy = self.route.config.policy;
+        let order = policy.order_members(&table, pick, &mut *self.worker.rng.borrow_mut());
+        order.into_iter().map(|index| Target::Member(members[index].id)).collect()
+    }
+
+    async fn send_to_all(self, targets: Vec<Target>, tell: Tell<Box<Held>>) {
         // The answer of the first owner that has succeeded so far: no other is kept.
         let best: RefCell<Option<(usize, Box<Held>)>> = RefCell::default();
-        let deliver = async |place, replica| match self.deliver(replica, &tell).await {
+        let deliver = async |place, target| match self.deliver(target, &tell).await {
             Delivered::Well(held) => {
                 let mut best = best.borrow_mut();
                 if best.as_ref().is_none_or(|(before, _)| place < *before) {
@@ -227,53 +276,116 @@ impl Work {
             Delivered::Left => None,
             Delivered::Failed(unsent) => Some(unsent),
         };
-        let deliveries = (0..).zip(&replicas).map(|(place, replica)| deliver(place, replica));
+        let deliveries = (0..).zip(&targets).map(|(place, target)| deliver(place, target));
         let failed: Vec<Unsent> = join_all(deliveries).await.into_iter().flatten().collect();
         let outcome = match best.take() {
             _ if !failed.is_empty() => Err(ProxyError::Unsent(failed)),
             Some((_, held)) => Ok(held),
             None => Err(ProxyError::NoReplica),
         };
-        // Nobody waits for it whose client has gone.
+        // The client may have gone.
         let _told = tell.send(outcome).is_ok();
     }
 
-    /// Sends to one replica until it succeeds, or may not be asked again.
-    async fn deliver(&self, replica: &Arc<Replica>, tell: &Tell<Box<Held>>) -> Delivered {
-        let mut attempts = 0;
+    /// Sends to one target until it succeeds, has had all its attempts, or leaves.
+    async fn deliver(&self, target: &Target, tell: &Tell<Box<Held>>) -> Delivered {
+        let (mut attempts, mut last) = (0, None::<Tried>);
         loop {
-            let Some(in_flight) = replica.enter() else { return Delivered::Left };
-            let outcome = self.ask(replica).await;
-            attempts += 1;
-            let error = match outcome {
-                Ok(sent) => {
-                    let status = sent.answer.status;
-                    let held = sent.hold(self, replica, self.fan.body).await;
-                    match held {
-                        Ok(held) if self.fan.is_success(status) => {
-                            self.route.metrics.fan_attempt(replica, true);
-                            return Delivered::Well(Box::new(held));
-                        }
-                        Ok(_) => format!("answered {status}"),
-                        Err(error) => error.to_string(),
-                    }
-                }
-                Err(failure) => crate::telemetry::chain(&failure),
+            // Before the table is read, so that no table is missed.
+            let published = self.worker.shared.published();
+            let entered = match target.now(&self.worker.shared.table()) {
+                Now::Left => return Delivered::Left,
+                Now::Away => None,
+                Now::Here(replica) => replica.enter().map(|in_flight| (replica, in_flight)),
             };
-            drop(in_flight);
-            self.route.metrics.fan_attempt(replica, false);
-            let hostname = replica.hostname();
-            debug!(%hostname, attempts, error, "replica did not succeed");
-            if attempts >= self.fan.attempts
-                || !self.pause(attempts, Some(replica), || tell.is_closed()).await
-            {
-                if has_left(replica) {
+            let Some((replica, in_flight)) = entered else {
+                if matches!(target, Target::Replica(_)) {
                     return Delivered::Left;
                 }
-                let replica = hostname.to_string();
-                return Delivered::Failed(Unsent { replica, attempts, error });
+                // No attempt: the next replica of the member is on its way.
+                if self.is_unwanted(|| tell.is_closed()) {
+                    return Delivered::Failed(self.undelivered(target, attempts, last, tell));
+                }
+                tokio::select! {
+                    () = published => {}
+                    () = self.background().until_given_up() => {}
+                    () = sleep(LOOK_AGAIN) => {}
+                }
+                continue;
+            };
+            let tried = tokio::select! {
+                biased;
+                tried = self.try_to_deliver(&replica) => tried,
+                () = self.background().until_given_up() => Err("given up".to_owned()),
+            };
+            drop(in_flight);
+            attempts += 1;
+            let error = match tried {
+                Ok(held) => {
+                    self.route.metrics.fan_attempt(&replica, true);
+                    return Delivered::Well(held);
+                }
+                Err(error) => error,
+            };
+            self.route.metrics.fan_attempt(&replica, false);
+            let hostname = replica.hostname().to_string();
+            debug!(hostname, attempts, error, "replica did not succeed");
+            let was_ready = target.ready(&self.worker.shared.table()) == Some(replica.id());
+            let tried = Tried { replica: replica.id(), was_ready, hostname, error };
+            let goes_on = attempts < self.fan.attempts
+                && self.pause(attempts, Some((target, &tried)), || tell.is_closed()).await;
+            last = Some(tried);
+            if goes_on {
+                continue;
             }
+            if matches!(target.now(&self.worker.shared.table()), Now::Left) {
+                return Delivered::Left;
+            }
+            return Delivered::Failed(self.undelivered(target, attempts, last, tell));
         }
+    }
+
+    /// Sends to one replica, once: until its whole answer is there and says that it succeeded.
+    async fn try_to_deliver(&self, replica: &Arc<Replica>) -> Result<Box<Held>, String> {
+        let sent = self.ask(replica).await.map_err(|failure| crate::telemetry::chain(&failure))?;
+        let status = sent.answer.status;
+        match sent.hold(self, replica, self.fan.body).await {
+            Ok(held) if self.fan.is_success(status) => Ok(Box::new(held)),
+            Ok(_) => Err(format!("answered {status}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Describes a delivery that failed for good. It is logged if the client cannot be told: the
+    /// balancer stops, or the client has gone.
+    fn undelivered(
+        &self,
+        target: &Target,
+        attempts: u32,
+        last: Option<Tried>,
+        tell: &Tell<Box<Held>>,
+    ) -> Unsent {
+        let (replica, error) = match last {
+            Some(Tried { hostname, error, .. }) => (hostname, error),
+            None => (target.to_string(), "no replica was ready".to_owned()),
+        };
+        let stops = self.background().is_given_up();
+        if stops || (tell.is_closed() && !self.fan.abandon) {
+            let (method, path) = self.letter.method_and_path();
+            let member = target.to_string();
+            warn!(%method, %path, member, replica, attempts, error, "request undelivered");
+        }
+        Unsent { replica, attempts, error }
+    }
+
+    fn background(&self) -> &Background {
+        &self.worker.common.background
+    }
+
+    /// Reports whether nothing more is to be sent: the balancer has given up, or the client has
+    /// gone and the route abandons its requests then.
+    fn is_unwanted(&self, gone: impl Fn() -> bool) -> bool {
+        self.background().is_given_up() || (self.fan.abandon && gone())
     }
 
     async fn send_for_first(self, among: Option<usize>, turn: usize, tell: Tell<Won>) {
@@ -369,35 +481,116 @@ impl Work {
         asked
     }
 
-    /// Waits until what failed so often may be sent again: whether it is wanted still, by the
-    /// client where that counts, and of the replica where it is one.
+    /// Waits until a request that failed so often may be sent again. Returns early if the target
+    /// has another replica, or its replica has become ready. Reports whether the request is still
+    /// wanted: by the client where that counts, and by the target.
     async fn pause(
         &self,
         failures: u32,
-        replica: Option<&Replica>,
+        tried: Option<(&Target, &Tried)>,
         gone: impl Fn() -> bool,
     ) -> bool {
         let pause = self.fan.repeat.pause(failures - 1, &mut *self.worker.rng.borrow_mut());
         let until = Instant::now() + pause;
         loop {
-            let unwanted = self.fan.abandon && gone() || replica.is_some_and(has_left);
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || unwanted {
-                return !unwanted;
+            let published = self.worker.shared.published();
+            if self.is_unwanted(&gone) {
+                return false;
             }
-            sleep(left.min(LOOK_AGAIN)).await;
+            if let Some((target, tried)) = tried {
+                let table = self.worker.shared.table();
+                if matches!(target.now(&table), Now::Left) {
+                    return false;
+                }
+                if tried.is_outdated(target.ready(&table)) {
+                    return true;
+                }
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            tokio::select! {
+                () = published => {}
+                () = self.background().until_given_up() => {}
+                () = sleep(left.min(LOOK_AGAIN)) => {}
+            }
         }
     }
 }
 
-/// Whether a replica does not belong to the fleet any more.
+/// Reports whether a replica does not belong to the fleet any more.
 fn has_left(replica: &Replica) -> bool {
     replica.is_closed() || replica.is_dead()
+}
+
+// === impl Target ===
+
+impl Target {
+    /// Returns its replica by this table.
+    fn now(&self, table: &Table) -> Now {
+        match self {
+            Self::Replica(replica) if has_left(replica) => Now::Left,
+            Self::Replica(replica) => Now::Here(Arc::clone(replica)),
+            Self::Member(member) => match table.index_of(*member) {
+                None => Now::Left,
+                Some(index) => match table.running(index).filter(|replica| !has_left(replica)) {
+                    Some(replica) => Now::Here(Arc::clone(replica)),
+                    None => Now::Away,
+                },
+            },
+        }
+    }
+
+    /// Returns the ready replica of a member.
+    fn ready(&self, table: &Table) -> Option<ReplicaId> {
+        match self {
+            Self::Replica(_) => None,
+            Self::Member(member) => Some(table.ready(table.index_of(*member)?)?.id()),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Member(MemberId::Seat(seat)) => write!(f, "seat {seat}"),
+            Self::Member(MemberId::Address(address)) => address.fmt(f),
+            Self::Replica(replica) => replica.hostname().fmt(f),
+        }
+    }
+}
+
+// === impl Tried ===
+
+impl Tried {
+    /// Reports whether the member has another ready replica than the one that failed, or that one
+    /// has become ready.
+    fn is_outdated(&self, ready: Option<ReplicaId>) -> bool {
+        ready.is_some_and(|ready| ready != self.replica || !self.was_ready)
+    }
 }
 
 // === impl Background ===
 
 impl Background {
+    /// Ends what is in progress.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::SeqCst);
+        self.give_up.notify_waiters();
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::SeqCst)
+    }
+
+    async fn until_given_up(&self) {
+        let given_up = self.give_up.notified();
+        if !self.is_given_up() {
+            given_up.await;
+        }
+    }
+
     /// Until there are none.
     pub async fn ended(&self) {
         loop {
@@ -413,15 +606,17 @@ impl Background {
 // === impl UnderWay ===
 
 impl UnderWay {
-    fn begin(common: &Arc<Common>) -> Self {
-        common.background.under_way.fetch_add(1, Ordering::SeqCst);
-        Self(Arc::clone(common))
+    /// Counts a request in, unless `most` are in progress.
+    fn begin(worker: &Worker, most: usize) -> Option<Self> {
+        let delivering = worker.shared.metrics().delivering(most)?;
+        worker.common.background.under_way.fetch_add(1, Ordering::SeqCst);
+        Some(Self(Arc::clone(&worker.common), delivering))
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let Self(common) = self;
+        let Self(common, _delivering) = self;
         if common.background.under_way.fetch_sub(1, Ordering::SeqCst) == 1 {
             common.background.ended.notify_waiters();
         }

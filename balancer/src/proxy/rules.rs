@@ -35,6 +35,8 @@ pub struct Rules {
     pub(super) timeouts: Timeouts,
     pub(super) limits: HeadLimits,
     pub(super) body_limit: Option<u64>,
+    /// Most requests to several replicas in progress.
+    pub(super) deliveries: usize,
     /// Failures in a row that eject a replica; 0 for none.
     pub(super) outliers: u32,
     /// How many requests may be in flight, if that is limited.
@@ -100,7 +102,7 @@ impl Rules {
                 metrics: shards.of(&config.name),
                 hedging: match &config.send {
                     Send::One(Some(hedge)) => Some(Hedging::new(*hedge, now)),
-                    Send::One(None) | Send::All(_) | Send::First(..) => None,
+                    Send::One(None) | Send::All(..) | Send::First(..) => None,
                 },
             })
         };
@@ -109,6 +111,7 @@ impl Rules {
             timeouts: config.timeouts,
             limits: HeadLimits { bytes: limits.head, fields: limits.fields, target: limits.target },
             body_limit: limits.body,
+            deliveries: limits.deliveries,
             outliers: config.outliers.consecutive,
             admission: config.admission,
             share: RefCell::new(Budget::new(share, now)),

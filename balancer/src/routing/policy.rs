@@ -102,6 +102,23 @@ impl Policy {
         }
     }
 
+    /// Returns the indexes of all members, those without a ready replica among them, each once. With
+    /// [`Policy::Hash`] they are the key's owners in order; otherwise the ready ones come first, the
+    /// best first.
+    pub fn order_members(self, table: &Table, pick: Pick<'_>, rng: &mut impl Rng) -> Vec<usize> {
+        let count = table.placement().members().len();
+        let mut had = vec![false; count];
+        let best: Vec<usize> = match self {
+            Policy::Hash => table.placement().owners(pick.key.as_bytes()).collect(),
+            Policy::RoundRobin | Policy::LeastRequests | Policy::TwoChoices => {
+                let ready = self.order(table, pick, rng).into_iter();
+                ready.filter_map(|replica| table.index_of(replica.member())).collect()
+            }
+        };
+        let all = best.into_iter().chain(0..count);
+        all.filter(|member| !std::mem::replace(&mut had[*member], true)).collect()
+    }
+
     /// Whether it draws turns.
     pub fn takes_turns(self) -> bool {
         matches!(self, Policy::RoundRobin)

@@ -66,6 +66,8 @@ pub struct Table {
     placement: Arc<Placement>,
     /// By index of member: the ready replica, if there is one.
     ready: Vec<Option<Arc<Replica>>>,
+    /// By index of member: the replica that can be asked whether or not it is ready.
+    running: Vec<Option<Arc<Replica>>>,
     /// The members that have one, ascending.
     serving: Vec<u32>,
     /// Made when the first request asks for it.
@@ -317,6 +319,7 @@ impl Table {
         let share = serving.iter().map(|member| placement.members()[*member as usize].share());
         Self {
             share: share.sum(),
+            running: by_member.clone(),
             placement,
             ready: by_member,
             serving,
@@ -331,17 +334,38 @@ impl Table {
     /// Adds the replicas that are asked as a last resort, when no ready one can answer: those that
     /// run but are ejected or fail their health checks. Those of members with a ready replica are
     /// left out.
+    #[must_use]
     pub fn with_standby(mut self, standby: impl IntoIterator<Item = Arc<Replica>>) -> Self {
         for replica in standby {
-            let members = self.placement.members();
-            let index = members.binary_search_by_key(&replica.member, |member| member.id);
-            let Ok(index) = index else { continue };
+            let Some(index) = self.index_of(replica.member) else { continue };
             if self.ready[index].is_none() {
                 self.standby.resize(self.ready.len(), None);
                 self.standby[index] = Some(replica);
             }
         }
         self
+    }
+
+    /// Adds the replicas that run and can be asked although they do not serve: ejected ones above
+    /// all. Those that are no member of the placement are left out.
+    #[must_use]
+    pub fn with_running(mut self, running: impl IntoIterator<Item = Arc<Replica>>) -> Self {
+        for replica in running {
+            if let Some(index) = self.index_of(replica.member) {
+                self.running[index].get_or_insert(replica);
+            }
+        }
+        self
+    }
+
+    /// Returns the index of a member of the placement.
+    pub fn index_of(&self, member: MemberId) -> Option<usize> {
+        self.placement.members().binary_search_by_key(&member, |member| member.id).ok()
+    }
+
+    /// Returns the replica of a member that can be asked, ready or not.
+    pub fn running(&self, member: usize) -> Option<&Arc<Replica>> {
+        self.running.get(member)?.as_ref()
     }
 
     /// What all replicas have together.
@@ -433,6 +457,23 @@ mod tests {
         (calls, move || {
             counted.fetch_add(1, Ordering::SeqCst);
         })
+    }
+
+    #[test]
+    fn a_replica_that_is_not_ready_can_be_found_by_its_member() {
+        use crate::routing::placement::{PlacementConfig, RingConfig};
+        let [first, second, third, ejected] = [1, 2, 3, 2].map(replica);
+        let members: Vec<Member> =
+            [&first, &second, &third].iter().map(|one| Member::new(one.member(), 1)).collect();
+        let ring = PlacementConfig::Ring(RingConfig::default());
+        let placement = Arc::new(Placement::build(&ring, &members).unwrap());
+        let table = Table::new(&Arc::default(), placement, [first.clone()], vec![], vec![]);
+        let table = table.with_running([replica(1), ejected.clone(), replica(9)]);
+        let running = |one: &Arc<Replica>| table.running(table.index_of(one.member()).unwrap());
+        assert!(Arc::ptr_eq(running(&first).unwrap(), &first), "the ready one is preferred");
+        assert!(Arc::ptr_eq(running(&second).unwrap(), &ejected));
+        assert!(running(&third).is_none());
+        assert_eq!((table.ready_count(), table.index_of(replica(9).member())), (1, None));
     }
 
     #[test]

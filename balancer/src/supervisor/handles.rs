@@ -214,8 +214,11 @@ impl<R: Runtime> Supervisor<R> {
         let standby: Vec<Arc<Replica>> = standby.collect();
         let resting = self.handles.all_but(&serving, &standby);
         let (placement, listing) = (Arc::clone(&self.placement), self.roster.listing());
+        let running = self.roster.reachable().into_iter();
+        let running = running.filter_map(|name| self.handles.replica(name).cloned());
         let table = Table::new(self.handles.pool(), placement, serving, resting, listing)
-            .with_standby(standby);
+            .with_standby(standby)
+            .with_running(running);
         self.shared.publish(table);
         self.published = Some(self.roster.revision());
         // Only now: it takes as long as a build does.

@@ -8,6 +8,7 @@ mod examples;
 mod first;
 mod hedge;
 mod matching;
+mod members;
 mod policies;
 mod reload;
 mod sticky;

@@ -35,6 +35,13 @@ pub(super) fn all(
     families.extend(ring(shared, placement));
     families.extend(balancer(shared));
     families.push(log_dropped());
+    families.push(
+        Family::gauge(
+            "balancer_deliveries",
+            "Requests with send = all | first in progress, those whose client has gone among them.",
+        )
+        .with(&[], shared.metrics().deliveries()),
+    );
     if let Some(process) = process::read() {
         families.extend(of_process(&process));
     }

@@ -118,6 +118,11 @@ pub struct LimitSettings {
         value_name = "N"
     )]
     pub connections_per_client: Option<usize>,
+
+    /// Most requests with send = "all" or "first" in progress, each held in memory until it is
+    /// delivered; beyond it: 503 [default: 1000]
+    #[arg(id = "limit-deliveries", long, env = "BALANCER_LIMIT_DELIVERIES", value_name = "N")]
+    pub deliveries: Option<usize>,
 }
 
 impl TimeoutSettings {
@@ -132,6 +137,9 @@ impl TimeoutSettings {
 
 impl LimitSettings {
     pub(super) fn or(self, other: Self) -> Self {
-        first_of!(self, other; head, fields, target, body, connections, connections_per_client;)
+        first_of!(
+            self, other;
+            head, fields, target, body, connections, connections_per_client, deliveries;
+        )
     }
 }

@@ -1,6 +1,8 @@
 //! `[[route]]`. Only the file has routes: they have no flags.
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, de};
 
 use super::super::value::{Percent, Size, Span};
 use super::PolicyKind;
@@ -30,7 +32,9 @@ pub struct RouteSettings {
     /// all, first: the statuses that are a success.
     pub success: Option<Vec<u16>>,
     /// all: how often each replica is asked; first: how many rounds there are.
-    pub attempts: Option<u32>,
+    pub attempts: Option<Attempts>,
+    /// all: which replicas the request is for.
+    pub among: Option<AmongKind>,
     /// all, first: the pauses between those.
     pub backoff: Option<BackoffSettings>,
     /// first: how many replicas are asked in a round.
@@ -93,6 +97,60 @@ pub struct RouteRetry {
     pub deadline: Option<Span>,
     /// How much of a body is kept for it.
     pub body: Option<Size>,
+}
+
+/// `route.attempts`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempts {
+    /// So many.
+    Count(u32),
+    /// `"unlimited"`: until one succeeds.
+    Unlimited,
+}
+
+impl<'de> Deserialize<'de> for Attempts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AttemptsVisitor)
+    }
+}
+
+struct AttemptsVisitor;
+
+impl de::Visitor<'_> for AttemptsVisitor {
+    type Value = Attempts;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number or \"unlimited\"")
+    }
+
+    fn visit_i64<E: de::Error>(self, count: i64) -> Result<Attempts, E> {
+        let count = u32::try_from(count);
+        count.map(Attempts::Count).map_err(|_negative| {
+            E::custom("invalid attempts: expected 1 to 10000 or \"unlimited\"")
+        })
+    }
+
+    fn visit_u64<E: de::Error>(self, count: u64) -> Result<Attempts, E> {
+        Ok(Attempts::Count(u32::try_from(count).unwrap_or(u32::MAX)))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Attempts, E> {
+        match text {
+            "unlimited" => Ok(Attempts::Unlimited),
+            _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+        }
+    }
+}
+
+/// `route.among`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AmongKind {
+    /// Every member that should exist, ready or not.
+    #[default]
+    Members,
+    /// The replicas that are ready when the request comes.
+    Ready,
 }
 
 /// `route.send`

@@ -1,5 +1,6 @@
 //! A whole request, sent to one replica or another, and the answer that came.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
@@ -122,6 +123,14 @@ impl Letter {
     /// Returns the number of attempts whose connection broke.
     pub(in super::super) fn lost(&self) -> usize {
         self.lost.get()
+    }
+
+    /// Returns its method and path for a log line: no query, which may be secret.
+    pub(super) fn method_and_path(&self) -> (Cow<'_, str>, Cow<'_, str>) {
+        let target = self.request.target(&self.head).1;
+        let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        let method = String::from_utf8_lossy(self.request.method.of(&self.head));
+        (method, String::from_utf8_lossy(path))
     }
 
     /// Sends it to one replica: until the head of the answer is there.

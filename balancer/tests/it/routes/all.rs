@@ -270,8 +270,8 @@ fn http_2_clients_send_to_all_too() {
 
 #[test]
 fn where_nobody_is_ready_that_is_said() {
-    for send in ["all", "first"] {
-        let file = written(&format!("[[route]]\nsend = \"{send}\""));
+    for send in ["\"all\"\namong = \"ready\"", "\"first\""] {
+        let file = written(&format!("[[route]]\nsend = {send}"));
         let config = ["--config", file.path().to_str().unwrap(), "--servers", "127.0.0.1:1"];
         let balancer = Balancer::start(&[&QUICK[..], &config].concat());
         let answer = ask_once(&balancer, "POST /x", "");
