@@ -43,7 +43,7 @@ pub(super) enum NoEngine {
     #[error("the engine hangs: it accepts connections but does not respond")]
     Hung,
     /// The connection failed otherwise, or a proxy before the engine says that the engine failed.
-    #[error("no response")]
+    #[error("request failed")]
     Failed(#[source] ApiError),
     /// The user that the balancer runs as may not use the socket.
     #[error(
