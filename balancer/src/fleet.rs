@@ -3,9 +3,8 @@
 //! [`roster`] holds what was asked for and what is known to run; [`plan`] compares the two;
 //! the supervisor outside feeds the one and carries out the other. [`health`] is what is known of
 //! one replica, [`reason`] why it is not ready, [`release`] what it runs, [`event`] what happened to
-//! it, [`overload`] who of many has
-//! too much to do, [`scale`] how many the load wants, [`listed`] how replicas that somebody else runs
-//! are written.
+//! it, [`overload`] which of many have too much to do, [`scale`] how many the load needs, [`listed`]
+//! how replicas outside the balancer are written.
 
 pub mod backoff;
 pub mod change;

@@ -24,7 +24,7 @@ use crate::fleet::event::{Event, StartFailed, What};
 use crate::fleet::health::Verdict;
 use crate::fleet::listed::Server;
 use crate::fleet::members::Stage;
-use crate::fleet::observed::Observed;
+use crate::fleet::observed::{Observed, Place};
 use crate::fleet::roster::{ChangeId, Effect, Roster, Tick};
 use crate::fleet::seat::Hostname;
 use crate::prober::{Probe, ProbeError, Prober};
@@ -471,7 +471,8 @@ async fn until(wake: Option<Instant>) {
 fn log(event: &Event) {
     let subject = event.subject.as_ref();
     let hostname = subject.map(|subject| subject.hostname.as_str());
-    let seat = subject.map(|subject| tracing::field::display(subject.place));
+    let place = subject.map(|subject| subject.place).filter(|place| *place != Place::Unknown);
+    let seat = place.map(tracing::field::display);
     let reason = event.what.reason();
     let message = event.message();
     if event.what.is_bad() {

@@ -81,7 +81,10 @@ impl Reading {
             return Ok(Some(After::Close));
         }
         let input = std::mem::take(input);
-        Ok(Some(After::Keep(Rest { body: Body::new(framing), input, content: 0 })))
+        let mut rest = Rest { body: Body::new(framing), input, content: 0 };
+        // Most bodies have come with their heads, and need no memory until the next check.
+        let usable = rest.read() != Some(false);
+        Ok(Some(if usable { After::Keep(rest) } else { After::Close }))
     }
 
     /// Returns the error of a connection that ended before the head was complete.

@@ -227,3 +227,21 @@ impl<R: Runtime> Supervisor<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::host_of;
+
+    #[test]
+    fn the_host_of_a_server_has_its_port_unless_it_is_the_default() {
+        for (server, host) in [
+            ("web.example:80", "web.example"),
+            ("web.example:8080", "web.example:8080"),
+            ("[::1]:80", "[::1]"),
+            ("[::80]:81", "[::80]:81"),
+            ("10.0.0.1:80", "10.0.0.1"),
+        ] {
+            assert_eq!(host_of(server), host);
+        }
+    }
+}

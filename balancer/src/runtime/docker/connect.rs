@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use bollard::Docker as Api;
@@ -26,6 +27,9 @@ const NO_DEADLINE: Duration = Duration::from_hours(48);
 /// The pause between two attempts to reach the engine.
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// The time after which an attempt that has no result is logged.
+const PROMPT: Duration = Duration::from_secs(1);
+
 /// Why the engine cannot be reached.
 #[derive(Debug, Error)]
 pub(super) enum NoEngine {
@@ -39,7 +43,7 @@ pub(super) enum NoEngine {
     #[error("the engine hangs: it accepts connections but does not respond")]
     Hung,
     /// The connection failed otherwise, or a proxy before the engine says that the engine failed.
-    #[error("no response")]
+    #[error("request failed")]
     Failed(#[source] ApiError),
     /// The user that the balancer runs as may not use the socket.
     #[error(
@@ -94,7 +98,15 @@ pub(super) async fn await_engine<T>(
         let left = wait.saturating_sub(began.elapsed());
         // A single attempt without a wait has the time of any other call.
         let patience = if wait.is_zero() { CALL_DEADLINE } else { left.max(PAUSE) };
-        let attempted = timeout(patience, attempt(patience.min(CALL_DEADLINE))).await;
+        let mut attempt = pin!(timeout(patience, attempt(patience.min(CALL_DEADLINE))));
+        let attempted = tokio::select! {
+            attempted = &mut attempt => attempted,
+            () = sleep(PROMPT), if !waits && !wait.is_zero() => {
+                log_wait(at, wait, &NoEngine::Hung);
+                waits = true;
+                attempt.await
+            }
+        };
         let error = match attempted.unwrap_or_else(|_| Err(unreachable(at, NoEngine::Hung))) {
             Ok(found) => {
                 if waits {
@@ -111,12 +123,16 @@ pub(super) async fn await_engine<T>(
             return Err(waited(at, error, wait));
         }
         if !waits {
-            let wait = format_duration(wait);
-            warn!(engine = at, error = chain(&error), %wait, "waiting for the container engine");
+            log_wait(at, wait, &error);
             waits = true;
         }
         sleep(PAUSE.min(left)).await;
     }
+}
+
+fn log_wait(at: &str, wait: Duration, error: &dyn Error) {
+    let wait = format_duration(wait);
+    warn!(engine = at, error = chain(error), %wait, "waiting for the container engine");
 }
 
 /// Reports whether the engine may be reachable later.

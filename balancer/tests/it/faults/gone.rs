@@ -176,17 +176,17 @@ fn ends_at_once(mut command: Command) -> String {
     said
 }
 
-/// The same for one that waits a second for its engine; tells its last line.
+/// The same for one that waits two seconds for its engine; tells its last line.
 fn ends_after_its_wait(host: &str) -> String {
     let began = Instant::now();
     let mut command = Command::new(env!("CARGO_BIN_EXE_balancer"));
-    let said = ends(command.env_clear().env("DOCKER_HOST", host).args(["--engine-wait", "1s"]));
+    let said = ends(command.env_clear().env("DOCKER_HOST", host).args(["--engine-wait", "2s"]));
     let took = began.elapsed();
-    assert!((Duration::from_secs(1)..Duration::from_secs(8)).contains(&took), "{took:?}");
+    assert!((Duration::from_secs(2)..Duration::from_secs(10)).contains(&took), "{took:?}");
     assert_eq!(said.matches(WAITS).count(), 1, "told once: {said}");
     let error = said.lines().last().unwrap();
     assert!(error.starts_with("error: cannot reach the container engine at "), "{said}");
-    assert!(error.contains(host) && error.ends_with("; waited 1s ('engine.wait')"), "{said}");
+    assert!(error.contains(host) && error.ends_with("; waited 2s ('engine.wait')"), "{said}");
     error.to_owned()
 }
 

@@ -85,12 +85,13 @@ fn logged(balancer: &Balancer) -> Vec<String> {
     lines.iter().map(|line| line.fields["reason"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Waits until a reason is logged, and tells the event that goes with it.
+/// Waits until a reason is in the log and among the events; tells the event.
 fn wait_for_reason(balancer: &Balancer, reason: &str) -> Value {
     wait_for(reason, || logged(balancer).iter().any(|it| it == reason).then_some(()));
-    let mut all = events(balancer, "not-ready");
-    all.retain(|event| event["reason"] == reason);
-    all.pop().expect("an event with the log line")
+    wait_for("its event", || {
+        let all = events(balancer, "not-ready");
+        all.into_iter().rfind(|event| event["reason"] == reason)
+    })
 }
 
 #[test]
