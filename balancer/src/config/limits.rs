@@ -59,6 +59,10 @@ pub struct Limits {
     pub connections: Option<usize>,
     /// Most idle connections to replicas that are kept.
     pub idle: usize,
+    /// Most connections that are accepted at once, surplus ones included.
+    pub accepted: usize,
+    /// Most connections to the admin listener that are accepted at once.
+    pub admin: usize,
     /// Most connections of one client address, if there is a limit.
     pub connections_per_client: Option<usize>,
 }
@@ -68,6 +72,10 @@ pub const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
 
 /// The least and the most for the head of a request or an answer.
 const HEAD: RangeInclusive<Size> = Size(1 << 10)..=Size(1 << 20);
+
+/// Connections that are accepted where there is no limit of descriptors.
+const ACCEPTED_MOST: usize = 1 << 24;
+const ADMIN_MOST: usize = 1_024;
 
 /// The least for `limits.target`.
 const TARGET_LEAST: Size = Size(64);
@@ -122,6 +130,8 @@ pub(super) fn limits(settings: &LimitSettings) -> Result<Limits, ConfigError> {
         body: settings.body.map(|size| size.0),
         connections: at_least_one("limits.connections", settings.connections)?,
         idle: usize::MAX,
+        accepted: ACCEPTED_MOST,
+        admin: ADMIN_MOST,
         connections_per_client: at_least_one("limits.connections_per_client", per_client)?,
     })
 }

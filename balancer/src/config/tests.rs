@@ -86,6 +86,8 @@ fn without_settings_the_request_path_has_its_documented_bounds() {
         body: None,
         connections: None,
         idle: usize::MAX,
+        accepted: 1 << 24,
+        admin: 1_024,
         connections_per_client: None,
     };
     assert_eq!(config.limits, limits);

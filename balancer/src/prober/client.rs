@@ -1,5 +1,6 @@
 //! One probe: a request and its answer, over a connection that was kept or is made.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,12 +11,13 @@ use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::ProbeError;
 use super::answer::Reading;
 use crate::config::HealthConfig;
+use crate::descriptors::are_used_up;
 use crate::hop;
 
 /// One in so many probes has a new connection: whether one is taken is part of the question. To make
@@ -24,6 +26,9 @@ pub(super) const FRESH_EVERY: u32 = 16;
 
 /// With a longer interval, no connection is kept: many servers would close it before its use.
 const KEPT_MAX: Duration = Duration::from_secs(15);
+
+/// A pause before the next look for a file descriptor.
+const STARVING_PAUSE: Duration = Duration::from_millis(20);
 
 /// What is read at a time; nearly all answers are smaller.
 const READ: usize = 2 << 10;
@@ -38,6 +43,8 @@ pub(super) struct Client {
     count: u32,
     kept: Option<Kept>,
     room: Option<Arc<Semaphore>>,
+    /// Waits for a file descriptor.
+    is_starving: Cell<bool>,
 }
 
 /// The same request with two ends.
@@ -72,6 +79,7 @@ impl Client {
             count: rand::rng().random_range(0..FRESH_EVERY),
             kept: None,
             room: Some(room).filter(|_| config.interval <= KEPT_MAX),
+            is_starving: Cell::new(false),
         }
     }
 
@@ -85,8 +93,22 @@ impl Client {
     /// # Errors
     /// [`ProbeError`], at the latest after the timeout. The next call makes a new connection then.
     pub(super) async fn ask(&mut self, fresh: bool) -> Result<(), ProbeError> {
+        self.is_starving.set(false);
         let asked = timeout(self.timeout, self.exchange(fresh)).await;
-        asked.unwrap_or(Err(ProbeError::TimedOut))
+        let late = if self.is_starving.get() { ProbeError::Starving } else { ProbeError::TimedOut };
+        asked.unwrap_or(Err(late))
+    }
+
+    /// Makes a connection. Without a descriptor it waits for one, until the probe is late.
+    async fn connect(&self) -> Result<TcpStream, ProbeError> {
+        loop {
+            let connected = connect(self.address).await;
+            self.is_starving.set(matches!(connected, Err(ProbeError::Starving)));
+            if !self.is_starving.get() {
+                return connected;
+            }
+            sleep(STARVING_PAUSE).await;
+        }
     }
 
     /// As if so many probes had been.
@@ -112,7 +134,7 @@ impl Client {
                 }
             }
         }
-        let mut stream = connect(self.address).await?;
+        let mut stream = self.connect().await?;
         let keeps = converse(&mut stream, request).await? && !last;
         let room = self.room.as_ref().filter(|_| keeps);
         let room = room.and_then(|room| Arc::clone(room).try_acquire_owned().ok());
@@ -123,6 +145,9 @@ impl Client {
 
 async fn connect(address: SocketAddr) -> Result<TcpStream, ProbeError> {
     TcpStream::connect(address).await.map_err(|error| {
+        if are_used_up(&error) {
+            return ProbeError::Starving;
+        }
         debug!(%address, %error, "probe could not connect");
         if error.kind() == io::ErrorKind::ConnectionRefused {
             ProbeError::Refused

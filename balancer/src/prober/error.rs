@@ -15,6 +15,9 @@ pub enum ProbeError {
     /// There is no way there, or no connection could be made for another reason.
     #[error("not reachable")]
     Unreachable,
+    /// No file descriptor was left for a connection, which says nothing about the replica.
+    #[error("no file descriptor left")]
+    Starving,
     /// The answer was not whole in time, whatever took so long.
     #[error("timed out")]
     TimedOut,

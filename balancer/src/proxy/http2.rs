@@ -194,6 +194,9 @@ where
     // A client that was told goodbye has so long to take its last answers in and to end.
     let (mut told, mut span) = (false, worker.rules().timeouts.keep_alive);
     let mut stopping = false;
+    if peer.is_surplus {
+        span = peer.patience(span);
+    }
     loop {
         let wait = span.saturating_sub(active.idle()).max(Duration::from_millis(10));
         let accepted = tokio::select! {
@@ -223,6 +226,10 @@ where
                 if worker.shared.is_stopping() || active.count.get() >= ACTIVE_MAX {
                     respond.send_reset(Reason::REFUSED_STREAM);
                     continue;
+                }
+                if peer.is_surplus && !told {
+                    (told, span) = (true, LINGER);
+                    connection.graceful_shutdown();
                 }
                 let counted = active.begin();
                 let one = one(Rc::clone(&worker), peer.clone(), request, respond);

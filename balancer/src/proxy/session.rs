@@ -75,7 +75,7 @@ impl Session {
     pub fn new(worker: Rc<Worker>, stream: Stream, peer: Peer) -> Self {
         let wire = Wire::new(stream, Rc::clone(&worker.buffers));
         let rules = worker.rules();
-        let timer = Timer::new(rules.timeouts.head);
+        let timer = Timer::new(peer.patience(rules.timeouts.head));
         Self {
             worker,
             rules,
@@ -108,12 +108,6 @@ impl Session {
                 }
             }
         }
-    }
-
-    /// A client that there is no room for: it is told so.
-    pub async fn turn_away(mut self) {
-        self.refuse(&ProxyError::Crowded).await;
-        self.linger().await;
     }
 
     fn rest(&mut self) {
@@ -159,12 +153,16 @@ impl Session {
         if self.waits != waits {
             self.waits = waits;
             self.timer.set(match waits {
-                Waits::Head => self.rules.timeouts.head,
+                Waits::Head => self.peer.patience(self.rules.timeouts.head),
                 Waits::Nothing | Waits::Next => self.rules.timeouts.keep_alive,
             });
         }
         ready!(self.timer.poll(cx));
-        let late = if begun { NoHead::Bad(ProxyError::ClientLate) } else { NoHead::End };
+        let late = match begun {
+            _ if self.peer.is_surplus => NoHead::Bad(ProxyError::Crowded),
+            true => NoHead::Bad(ProxyError::ClientLate),
+            false => NoHead::End,
+        };
         Poll::Ready(Err(late))
     }
 
@@ -363,6 +361,9 @@ impl Drop for Session {
 fn settle(rules: &Rules, asked: &Asked<'_>, is_reserved: bool, is_own: bool) -> Option<ProxyError> {
     if asked.request.max_forwards == Some(0) {
         return Some(ProxyError::EndOfWay);
+    }
+    if asked.peer.is_surplus && !is_own {
+        return Some(ProxyError::Crowded);
     }
     if is_reserved && !is_own {
         return Some(ProxyError::Reserved);
