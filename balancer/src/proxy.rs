@@ -52,10 +52,12 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use slab::Slab;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use crate::config::{Config, Limits, Timeouts};
 use crate::descriptors::are_used_up;
+use crate::http1::head::BadHead;
 use crate::metrics::Shards;
 use crate::routing::key::RequestView;
 use crate::routing::pool::Pool;
@@ -92,8 +94,11 @@ pub struct Common {
     since: Instant,
     background: Background,
     pool: Arc<Pool>,
+    /// Changes with each reload.
+    reloaded: watch::Sender<()>,
     loops_logged: Throttle,
     starving_logged: Throttle,
+    large_logged: Throttle,
 }
 
 /// What one worker thread has.
@@ -142,8 +147,10 @@ impl Common {
             since: Instant::now(),
             background: Background::default(),
             pool,
+            reloaded: watch::Sender::new(()),
             loops_logged: Throttle::default(),
             starving_logged: Throttle::default(),
+            large_logged: Throttle::default(),
         })
     }
 
@@ -153,8 +160,14 @@ impl Common {
         self.gate.limit(connections, connections_per_client);
         let live = Live::new(config, Some(&self.live.load()), self.since.elapsed());
         self.live.store(Arc::new(live));
+        self.reloaded.send_replace(());
         // Limits may be higher now.
         self.pool.call_all();
+    }
+
+    /// Returns a receiver that is told of each reload from now on.
+    fn reloads(&self) -> watch::Receiver<()> {
+        self.reloaded.subscribe()
     }
 
     /// The configuration as it is now.
@@ -303,6 +316,13 @@ impl Worker {
     fn log_loop(&self, peer: &Peer) {
         if self.common.loops_logged.is_due(self.now()) {
             warn!(last_hop = peer.text(), "forwarding loop");
+        }
+    }
+
+    /// Warns of a response that is beyond the limits.
+    fn log_large(&self, bad: BadHead) {
+        if self.common.large_logged.is_due(self.now()) {
+            warn!(reason = %bad, "response is beyond the limits");
         }
     }
 

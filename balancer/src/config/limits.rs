@@ -51,6 +51,8 @@ pub struct Limits {
     pub head: usize,
     /// Most header fields of a request; else 431.
     pub fields: usize,
+    /// Most header fields of a response; else 502.
+    pub response_fields: usize,
     /// Most bytes of a request's target, at most `head`; else 414.
     pub target: usize,
     /// Most bytes of a request's body, if there is a limit; else 413.
@@ -122,10 +124,12 @@ pub(super) fn limits(settings: &LimitSettings) -> Result<Limits, ConfigError> {
         let why = format!("must be {TARGET_LEAST} to {head} ('limits.head'), not {target}");
         return Err(must("limits.target", why));
     }
+    let response_fields = settings.response_fields.unwrap_or(256);
     let per_client = settings.connections_per_client;
     Ok(Limits {
         head: head.0 as usize,
         fields: within("limits.fields", settings.fields.unwrap_or(100), 1..=10_000)? as usize,
+        response_fields: within("limits.response_fields", response_fields, 1..=10_000)? as usize,
         target: target.0 as usize,
         body: settings.body.map(|size| size.0),
         connections: at_least_one("limits.connections", settings.connections)?,

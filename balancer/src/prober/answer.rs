@@ -13,7 +13,8 @@ const BODY_MAX: usize = 64 << 10;
 /// The most answers before the final one (RFC 9110 15.2); none is asked for.
 const INTERIM_MAX: u32 = 8;
 
-const LIMITS: HeadLimits = HeadLimits { bytes: 16 << 10, fields: 100, target: 0 };
+/// As many fields as fit: how many there are says nothing about a replica's health.
+const LIMITS: HeadLimits = HeadLimits { bytes: 16 << 10, fields: 10_000, target: 0 };
 
 /// An answer that is being read.
 #[derive(Debug, Default)]

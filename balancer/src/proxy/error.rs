@@ -27,6 +27,9 @@ pub enum ProxyError {
     /// The connection ended, or brought nonsense, before an answer came.
     #[error("the replica failed before it answered")]
     Lost,
+    /// The head of the response is beyond `limits.response_fields` or `limits.head`.
+    #[error("the replica's response is beyond the limits: {0}")]
+    LargeResponse(BadHead),
     /// No answer came in time.
     #[error("the replica did not answer in time")]
     Late,
@@ -162,7 +165,10 @@ impl ProxyError {
             | ProxyError::Crowded
             | ProxyError::Starving
             | ProxyError::Overloaded => 503,
-            ProxyError::Unreachable | ProxyError::Lost | ProxyError::Unsent(_) => 502,
+            ProxyError::Unreachable
+            | ProxyError::Lost
+            | ProxyError::LargeResponse(_)
+            | ProxyError::Unsent(_) => 502,
             ProxyError::Late => 504,
             ProxyError::ClientLate => 408,
             ProxyError::TooLarge(_) => 413,
@@ -190,6 +196,7 @@ impl ProxyError {
             | ProxyError::Overloaded
             | ProxyError::Unreachable
             | ProxyError::Lost
+            | ProxyError::LargeResponse(_)
             | ProxyError::Late
             | ProxyError::Reserved
             | ProxyError::Loop
@@ -242,6 +249,8 @@ impl Failure {
     pub fn blames_the_replica(&self) -> bool {
         match self {
             Failure::Connect(error) => !are_used_up(error),
+            // It works, and answers other requests: the limit is the balancer's.
+            Failure::Head(BadHead::TooManyFields | BadHead::TooLarge) => false,
             Failure::NotSent(_)
             | Failure::Lost(_)
             | Failure::HeadCut(_)
@@ -268,6 +277,9 @@ impl Failure {
         match self {
             Failure::Connect(error) if are_used_up(&error) => Some(ProxyError::Starving),
             Failure::Connect(_) | Failure::NotSent(_) => Some(ProxyError::Unreachable),
+            Failure::Head(bad @ (BadHead::TooManyFields | BadHead::TooLarge)) => {
+                Some(ProxyError::LargeResponse(bad))
+            }
             Failure::Lost(_)
             | Failure::HeadCut(_)
             | Failure::Head(_)

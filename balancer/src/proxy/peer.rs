@@ -46,6 +46,11 @@ impl Peer {
         Self { ip, text: ip.to_string(), trusted, is_surplus: false, scheme }
     }
 
+    /// Trusts it from now on if one of these networks contains it.
+    pub fn trust(&mut self, networks: &[IpNet]) {
+        self.trusted = is_in(networks, self.ip);
+    }
+
     /// Its address as text.
     pub fn text(&self) -> &str {
         &self.text

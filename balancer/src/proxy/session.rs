@@ -129,6 +129,9 @@ impl Session {
                 self.wire.consume(2);
             }
             if !self.wire.input().is_empty() && self.wire.input() != b"\r" {
+                if self.head.is_new() {
+                    self.follow_rules();
+                }
                 begun = true;
                 let head = self.head.parse(self.wire.input(), &self.rules.limits);
                 match head {
@@ -166,6 +169,16 @@ impl Session {
         Poll::Ready(Err(late))
     }
 
+    /// Takes the configuration as it is now for the request that begins. It may have changed since
+    /// the last one, and with it the limits and whether the client is trusted.
+    fn follow_rules(&mut self) {
+        let rules = self.worker.rules();
+        if !Rc::ptr_eq(&rules, &self.rules) {
+            self.peer.trust(&rules.forwarded.trust);
+            self.rules = rules;
+        }
+    }
+
     /// One request, whose head is so long.
     async fn one(&mut self, length: usize) -> Outcome {
         let head = self.wire.split_head(length);
@@ -175,7 +188,6 @@ impl Session {
             return Outcome::Linger;
         }
         let worker = Rc::clone(&self.worker);
-        self.rules = worker.rules();
         let (rules, request) = (Rc::clone(&self.rules), &self.request);
         let route = rules.route(&Target {
             host: request.host.map(|host| host.of(head)),
@@ -235,8 +247,10 @@ impl Session {
             }
             return outcome;
         };
-        if error == ProxyError::Loop {
-            worker.log_loop(&self.peer);
+        match error {
+            ProxyError::Loop => worker.log_loop(&self.peer),
+            ProxyError::LargeResponse(bad) => worker.log_large(bad),
+            _ => {}
         }
         debug!(%error, path = ?String::from_utf8_lossy(self.request.path(head)), "request failed");
         // What is left of the request must not be taken for the next one.
