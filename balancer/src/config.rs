@@ -6,6 +6,7 @@ mod engine;
 mod fleet;
 mod forwarding;
 mod limits;
+pub mod links;
 mod listen;
 mod overload;
 mod placement;
@@ -354,10 +355,20 @@ impl ConfigFile {
         &self.path
     }
 
+    /// Reports whether it sets nothing: it has only white space and comments.
+    pub fn is_blank(&self) -> bool {
+        has_no_lines(&self.text)
+    }
+
     pub(crate) fn settings(&self) -> Result<Settings, ConfigError> {
         toml::from_str(&self.text)
             .map_err(|source| ConfigError::Toml { path: self.path.clone(), source: source.into() })
     }
+}
+
+/// Reports whether text has only white space and comments.
+fn has_no_lines(text: &str) -> bool {
+    text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#'))
 }
 
 fn cores() -> usize {

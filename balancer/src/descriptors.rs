@@ -4,6 +4,9 @@
 //! Whoever takes the last leaves none for probes, and then good replicas look bad; so clients, and
 //! the connections that are kept for later, have their shares, and the rest is a reserve.
 
+use std::io;
+
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, warn};
 
@@ -13,8 +16,17 @@ use crate::config::Config;
 /// it, and some close every descriptor that there could be.
 const MOST: u64 = 1 << 20;
 
-/// Of the process itself: listeners, signals, log, engine, and turned-away clients.
+/// Of the process itself: listeners, signals, log, engine, and surplus clients.
 const OWN: u64 = 64;
+
+/// Connections that are accepted beyond the share of clients: they hear that there is no room, or
+/// call the admin routes. The rest waits in the kernel's backlog.
+pub const SURPLUS: usize = 16;
+
+/// Connections to the admin listener: this part of all descriptors, and the bounds of that.
+const ADMIN_SHARE: u64 = 16;
+const ADMIN_LEAST: u64 = 8;
+const ADMIN_MOST: u64 = 1_024;
 
 /// For each thread of the request path.
 const A_WORKER: u64 = 8;
@@ -45,27 +57,39 @@ pub fn raise() -> Option<u64> {
 }
 
 /// Shares out `limit` descriptors. What the process, its workers and `max_replicas` may need is a
-/// reserve, a quarter of them at most. Of the rest clients get three eighths, which is the default
-/// of `limits.connections`, and as many are for what they ask of replicas; a fifth is for idle
-/// connections to replicas.
+/// reserve, a quarter of them at most. Of the rest clients get three eighths, which is the most and
+/// the default of `limits.connections`, and as many are for what they ask of replicas; a fifth is
+/// for idle connections to replicas. No more connections than that and [`SURPLUS`] are accepted.
 pub fn share_out(config: &mut Config, limit: u64) {
     let (workers, replicas) = (config.workers as u64, config.max_replicas as u64);
     let needed = OWN + A_WORKER * workers + A_REPLICA.saturating_mul(replicas);
     let rest = limit - needed.min(limit / 4);
     let clients = usize::try_from(rest * 3 / 8).unwrap_or(usize::MAX).max(1);
+    config.limits.accepted = clients + SURPLUS;
+    let admin = (limit / ADMIN_SHARE).clamp(ADMIN_LEAST, ADMIN_MOST);
+    config.limits.admin = usize::try_from(admin).unwrap_or(usize::MAX);
     config.limits.idle = usize::try_from(rest / 5).unwrap_or(usize::MAX);
     match config.limits.connections {
         None => config.limits.connections = Some(clients),
-        Some(set) if set > clients => warn!(
-            descriptors = limit,
-            set,
-            enough_for = clients,
-            "'limits.connections' is more than there are descriptors for: raise the limit of \
-             open files (ulimit -n)"
-        ),
+        Some(set) if set > clients => {
+            warn!(
+                descriptors = limit,
+                set,
+                enough_for = clients,
+                "'limits.connections' is more than there are descriptors for: raise the limit of \
+                 open files (ulimit -n)"
+            );
+            config.limits.connections = Some(clients);
+        }
         Some(_fits) => {}
     }
     debug!(descriptors = limit, connections = config.limits.connections, "descriptors are shared");
+}
+
+/// Reports whether an error means that no descriptor was left. That says nothing about the other
+/// side of a connection.
+pub fn are_used_up(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 #[cfg(test)]
@@ -95,8 +119,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_is_kept() {
+    fn what_is_set_is_kept_where_there_are_descriptors_for_it() {
         assert_eq!(shares(256, Some(7)), (Some(7), 38));
-        assert_eq!(shares(256, Some(5_000)), (Some(5_000), 38));
+        assert_eq!(shares(256, Some(5_000)), (Some(72), 38));
+    }
+
+    #[test]
+    fn surplus_and_admin_connections_fit_into_the_reserve() {
+        for (limit, accepted, admin) in [(256, 72 + 16, 16), (1_024, 288 + 16, 64)] {
+            let mut config = Config::new(None, Settings::default()).unwrap();
+            share_out(&mut config, limit);
+            assert_eq!((config.limits.accepted, config.limits.admin), (accepted, admin));
+            assert!((SURPLUS + admin) as u64 <= limit / 4, "{limit}");
+        }
     }
 }

@@ -260,10 +260,6 @@ async fn drain(
     true
 }
 
-/// More connections than a machine has descriptors for: what limits them are those and
-/// `limits.connections`.
-const CONNECTIONS_MAX: usize = 1 << 24;
-
 fn serve_traffic(
     config: &Config,
     listener: TcpListener,
@@ -274,6 +270,7 @@ fn serve_traffic(
 ) -> io::Result<dev::Server> {
     let common = Arc::clone(common);
     let (workers, drain) = (config.workers, config.timeouts.drain);
+    let accepted = config.limits.accepted;
     let (config, shared) = (config.clone(), Arc::clone(shared));
     let service = move || {
         let (config, shared, common) = (config.clone(), Arc::clone(&shared), Arc::clone(&common));
@@ -298,7 +295,8 @@ fn serve_traffic(
     rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
     let server = actix_server::Server::build()
         .workers(workers)
-        .max_concurrent_connections(CONNECTIONS_MAX)
+        // For each worker. Further connections wait in the kernel's backlog.
+        .max_concurrent_connections(accepted.div_ceil(workers))
         .shutdown_timeout(drain.as_secs_f64().ceil() as u64)
         .disable_signals()
         .listen("traffic", listener, service)?;
@@ -323,7 +321,7 @@ fn serve_admin(
     shared: &Arc<Shared>,
     common: &Arc<Common>,
 ) -> io::Result<dev::Server> {
-    let timeouts = config.timeouts;
+    let (timeouts, connections) = (config.timeouts, config.limits.admin);
     let (config, shared, now) = (config.admin.clone(), Arc::clone(shared), now(common));
     let server = HttpServer::new(move || {
         let (shared, now) = (Arc::clone(&shared), Arc::clone(&now));
@@ -332,6 +330,7 @@ fn serve_admin(
     });
     server
         .workers(1)
+        .max_connections(connections)
         .client_request_timeout(timeouts.head)
         .shutdown_timeout(timeouts.drain.as_secs_f64().ceil() as u64)
         .disable_signals()

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use balancer::clean::{self, CleanSettings};
+use balancer::config::links::is_link;
 use balancer::config::settings::Settings;
 use balancer::config::{Config, ConfigFile, RuntimeConfig};
 use balancer::reload::Source;
@@ -20,7 +21,8 @@ use balancer::runtime::fixed::Fixed;
 use balancer::runtime::process::{Process, check_command, orphans, shim};
 use balancer::watch::options::WatchSettings;
 use balancer::{Listeners, descriptors, telemetry, watch};
-use clap::{Args, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -79,10 +81,11 @@ fn main() -> ExitCode {
         let program: Vec<OsString> = words.collect();
         return shim::run(&program);
     }
-    let cli = Cli::parse();
+    let links = link_variables();
+    let cli = parse(&links);
     let _flush = telemetry::Flush;
     let outcome = match cli.command.unwrap_or(Task::Serve(Box::new(cli.serve))) {
-        Task::Serve(serve) => run(*serve),
+        Task::Serve(serve) => run(*serve, &links),
         Task::Check { file } => check(&file),
         Task::Clean(settings) => clean(settings),
         Task::Watch(settings) => control(*settings),
@@ -95,6 +98,28 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Returns the names of the link variables in the environment.
+fn link_variables() -> Vec<String> {
+    let all = std::env::vars_os();
+    let all = all.filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    let links = all.filter(|(name, value)| is_link(name, &value.to_string_lossy()));
+    links.map(|(name, _)| name).collect()
+}
+
+/// Parses the command line and the environment but for these variables; ends the process where
+/// that fails.
+fn parse(ignored: &[String]) -> Cli {
+    let own = |arg: Arg| {
+        let name = arg.get_env().and_then(|name| name.to_str());
+        match name.is_some_and(|name| ignored.iter().any(|ignored| ignored == name)) {
+            true => arg.env(Resettable::Reset),
+            false => arg,
+        }
+    };
+    let command = Cli::command().mut_args(own).mut_subcommands(|task| task.mut_args(own));
+    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
 }
 
 fn check(file: &std::path::Path) -> anyhow::Result<()> {
@@ -113,12 +138,16 @@ fn check(file: &std::path::Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn run(serve: Serve) -> anyhow::Result<()> {
+fn run(serve: Serve, links: &[String]) -> anyhow::Result<()> {
     let settings = serve.settings.or_kept_names(|name| std::env::var(name).ok())?;
     let file = serve.config.as_deref().map(ConfigFile::read).transpose()?;
     let mut config = Config::new(file.as_ref(), settings.clone())?;
     let source = Source { file, settings };
     telemetry::start(&config.log)?;
+    if !links.is_empty() {
+        let variables = links.join(", ");
+        warn!(variables, "ignoring link variables of Kubernetes or Docker: they are no settings");
+    }
     if let RuntimeConfig::Process { command: Some(command), env } = &config.runtime {
         check_command(command, env)?;
     }

@@ -147,7 +147,9 @@ impl Watcher {
             let error = self.client.ask(rung).await.err();
             self.bell.under_way.set(false);
             let due = self.pace.next(error.is_none(), began, Instant::now(), &mut rand::rng());
-            if self.news.is_news(error.is_none()) && !self.tell(error).await {
+            // A probe that was never sent says nothing.
+            let is_sent = error != Some(ProbeError::Starving);
+            if is_sent && self.news.is_news(error.is_none()) && !self.tell(error).await {
                 return;
             }
             rung = tokio::select! {

@@ -57,9 +57,12 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use slab::Slab;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use crate::config::{Config, Limits, Timeouts};
+use crate::descriptors::are_used_up;
+use crate::http1::head::BadHead;
 use crate::metrics::Shards;
 use crate::routing::key::RequestView;
 use crate::routing::pool::Pool;
@@ -82,8 +85,12 @@ use wire::{Buffers, Stream, Wire};
 /// How often a worker looks for connections that ended or idled for too long.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// Seconds between two log lines about forwarding loops: each request of a loop would have one.
-const LOOP_LOGGED_EVERY: u64 = 60;
+/// Seconds between two log lines about what each request may run into.
+const LOGGED_EVERY: u64 = 60;
+
+/// When something was last logged, in seconds from 1 on; 0 for never.
+#[derive(Debug, Default)]
+struct Throttle(AtomicU64);
 
 /// What all workers of a listener share.
 #[derive(Debug)]
@@ -94,8 +101,11 @@ pub struct Common {
     background: Background,
     quarantine: Quarantine,
     pool: Arc<Pool>,
-    /// When a forwarding loop was last logged, in seconds from 1 on; 0 for never.
-    loop_logged: AtomicU64,
+    /// Changes with each reload.
+    reloaded: watch::Sender<()>,
+    loops_logged: Throttle,
+    starving_logged: Throttle,
+    large_logged: Throttle,
 }
 
 /// What one worker thread has.
@@ -119,6 +129,19 @@ struct View<'a> {
     trust: &'a [IpNet],
 }
 
+// === impl Throttle ===
+
+impl Throttle {
+    /// Reports whether the last log line is old enough for another one; then that is noted.
+    fn is_due(&self, now: Duration) -> bool {
+        let (now, Self(last)) = (now.as_secs() + 1, self);
+        let logged = last.load(Ordering::Relaxed);
+        let is_due = logged == 0 || now >= logged + LOGGED_EVERY;
+        // Another worker may be logging the same.
+        is_due && last.compare_exchange(logged, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
 // === impl Common ===
 
 impl Common {
@@ -132,7 +155,10 @@ impl Common {
             background: Background::default(),
             quarantine: Quarantine::default(),
             pool,
-            loop_logged: AtomicU64::new(0),
+            reloaded: watch::Sender::new(()),
+            loops_logged: Throttle::default(),
+            starving_logged: Throttle::default(),
+            large_logged: Throttle::default(),
         })
     }
 
@@ -142,8 +168,14 @@ impl Common {
         self.gate.limit(connections, connections_per_client);
         let live = Live::new(config, Some(&self.live.load()), self.since.elapsed());
         self.live.store(Arc::new(live));
+        self.reloaded.send_replace(());
         // Limits may be higher now.
         self.pool.call_all();
+    }
+
+    /// Returns a receiver that is told of each reload from now on.
+    fn reloads(&self) -> watch::Receiver<()> {
+        self.reloaded.subscribe()
     }
 
     /// The configuration as it is now.
@@ -219,29 +251,20 @@ impl Worker {
         // One that has gone already has no address.
         let Ok(address) = stream.peer_addr() else { return };
         let _connected = self.shared.metrics().connected();
-        let gate = Arc::clone(&self.common.gate);
-        let admitted = gate.admit(address.ip());
+        // Held until the connection ends, where there is room for it.
+        let admitted = self.common.gate.admit(address.ip());
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let peer = Peer::new(address.ip(), scheme, &self.rules().forwarded.trust);
-        match (admitted, tls) {
-            (Some(_admitted), None) => {
-                Session::new(self, Stream::Plain(stream), peer).run().await;
-            }
-            (Some(_admitted), Some(tls)) => Box::pin(self.serve_tls(stream, &tls, peer)).await,
-            (None, None) => match gate.dismiss() {
-                Some(_dismissed) => {
-                    Box::pin(Session::new(self, Stream::Plain(stream), peer).turn_away()).await;
-                }
-                None => debug!("connection closed: too many are being turned away"),
-            },
-            // To be told so would cost the handshake that there is no room for.
-            (None, Some(_)) => debug!("connection turned away"),
+        let mut peer = Peer::new(address.ip(), scheme, &self.rules().forwarded.trust);
+        peer.is_surplus = admitted.is_none();
+        match tls {
+            None => Session::new(self, Stream::Plain(stream), peer).run().await,
+            Some(tls) => Box::pin(self.serve_tls(stream, &tls, peer)).await,
         }
     }
 
     async fn serve_tls(self: Rc<Self>, stream: TcpStream, tls: &Certificates, peer: Peer) {
         let handshake = tls.acceptor().accept(stream);
-        let patience = self.rules().timeouts.head;
+        let patience = peer.patience(self.rules().timeouts.head);
         let stream = match tokio::time::timeout(patience, handshake).await {
             Ok(Ok(stream)) => Box::new(stream),
             Ok(Err(error)) => return debug!(%error, client = peer.text(), "no TLS"),
@@ -278,6 +301,9 @@ impl Worker {
             if error.kind() == io::ErrorKind::ConnectionRefused {
                 replica.note_refused();
             }
+            if are_used_up(&error) {
+                self.log_starving();
+            }
             let failure = Failure::Connect(error);
             if failure.blames_the_replica() && replica.was_unreachable() {
                 self.shared.alarm();
@@ -305,14 +331,22 @@ impl Worker {
 
     /// Warns of a forwarding loop that the last hop, `peer`, is part of.
     fn log_loop(&self, peer: &Peer) {
-        let (now, last) = (self.now().as_secs() + 1, &self.common.loop_logged);
-        let logged = last.load(Ordering::Relaxed);
-        let is_due = logged == 0 || now >= logged + LOOP_LOGGED_EVERY;
-        // Another worker may be logging the same.
-        if is_due
-            && last.compare_exchange(logged, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        {
+        if self.common.loops_logged.is_due(self.now()) {
             warn!(last_hop = peer.text(), "forwarding loop");
+        }
+    }
+
+    /// Warns of a response that is beyond the limits.
+    fn log_large(&self, bad: BadHead) {
+        if self.common.large_logged.is_due(self.now()) {
+            warn!(reason = %bad, "response is beyond the limits");
+        }
+    }
+
+    /// Warns that no descriptor was left for a connection to a replica.
+    fn log_starving(&self) {
+        if self.common.starving_logged.is_due(self.now()) {
+            warn!("out of file descriptors: raise the limit of open files (ulimit -n)");
         }
     }
 

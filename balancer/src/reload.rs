@@ -47,6 +47,11 @@ struct Looks {
     /// What the last that was taken found.
     taken: Option<Read>,
     last: Option<Found>,
+    /// Whether the look that was taken last found a file that sets nothing, which set something
+    /// before: it was truncated, so what it set stays.
+    emptied: bool,
+    /// Whether the configuration in force sets something.
+    is_set: bool,
 }
 
 // === impl Source ===
@@ -67,6 +72,10 @@ impl Source {
                 () = sleep(LOOK_EVERY), if path.is_some() => false,
             };
             if !looks.next(Found::at(path.clone()).await, asked) {
+                continue;
+            }
+            if looks.emptied {
+                warn!("configuration file is empty: it is ignored");
                 continue;
             }
             match self.config(looks.taken.clone()) {
@@ -102,7 +111,8 @@ impl Found {
 
 impl Looks {
     fn new(begun: Option<ConfigFile>) -> Self {
-        Self { taken: begun.map(Ok), last: None }
+        let is_set = begun.as_ref().is_some_and(|file| !file.is_blank());
+        Self { taken: begun.map(Ok), last: None, emptied: false, is_set }
     }
 
     /// Whether the next look is one to take: it stands and says something new, or was `asked` for.
@@ -111,6 +121,12 @@ impl Looks {
         let take = asked || stands && found.file != self.taken;
         if take {
             self.taken.clone_from(&found.file);
+            if let Some(Ok(file)) = &found.file {
+                self.emptied = file.is_blank() && self.is_set;
+                self.is_set |= !file.is_blank();
+            } else {
+                self.emptied = false;
+            }
         }
         self.last = Some(found);
         take
@@ -215,6 +231,28 @@ mod tests {
         file.write("b", 3);
         assert_eq!(file.look(false).await, None);
         assert_eq!(file.look(false).await, file.now());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_has_become_empty_is_ignored_and_one_that_always_was_is_not() {
+        let mut file = Followed::new("access_log = true");
+        for (second, text) in [(1, ""), (2, " \n\t\n"), (3, "# access_log = true\n")] {
+            file.write(text, second);
+            assert_eq!(file.look(false).await, None, "{text:?}");
+            assert_eq!(file.look(false).await, file.now(), "{text:?}");
+            assert!(file.looks.emptied, "{text:?}");
+            assert_eq!(file.look(false).await, None, "{text:?}: told once");
+            assert_eq!(file.look(true).await, file.now());
+            assert!(file.looks.emptied, "{text:?}: also where it is asked for");
+        }
+        file.write("access_log = false", 4);
+        assert_eq!(file.look(true).await, file.now());
+        assert!(!file.looks.emptied);
+
+        let mut file = Followed::new("# nothing");
+        file.write("", 1);
+        assert_eq!(file.look(true).await, file.now());
+        assert!(!file.looks.emptied);
     }
 
     #[tokio::test]

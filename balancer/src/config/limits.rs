@@ -51,6 +51,8 @@ pub struct Limits {
     pub head: usize,
     /// Most header fields of a request; else 431.
     pub fields: usize,
+    /// Most header fields of a response; else 502.
+    pub response_fields: usize,
     /// Most bytes of a request's target, at most `head`; else 414.
     pub target: usize,
     /// Most bytes of a request's body, if there is a limit; else 413.
@@ -59,6 +61,10 @@ pub struct Limits {
     pub connections: Option<usize>,
     /// Most idle connections to replicas that are kept.
     pub idle: usize,
+    /// Most connections that are accepted at once, surplus ones included.
+    pub accepted: usize,
+    /// Most connections to the admin listener that are accepted at once.
+    pub admin: usize,
     /// Most connections of one client address, if there is a limit.
     pub connections_per_client: Option<usize>,
     /// Most requests with `send = "all"` or `"first"` in progress, those whose client has gone among
@@ -75,6 +81,10 @@ const DELIVERIES: usize = 1_000;
 
 /// The least and the most for the head of a request or an answer.
 const HEAD: RangeInclusive<Size> = Size(1 << 10)..=Size(1 << 20);
+
+/// Connections that are accepted where there is no limit of descriptors.
+const ACCEPTED_MOST: usize = 1 << 24;
+const ADMIN_MOST: usize = 1_024;
 
 /// The least for `limits.target`.
 const TARGET_LEAST: Size = Size(64);
@@ -121,14 +131,18 @@ pub(super) fn limits(settings: &LimitSettings) -> Result<Limits, ConfigError> {
         let why = format!("must be {TARGET_LEAST} to {head} ('limits.head'), not {target}");
         return Err(must("limits.target", why));
     }
+    let response_fields = settings.response_fields.unwrap_or(256);
     let per_client = settings.connections_per_client;
     Ok(Limits {
         head: head.0 as usize,
         fields: within("limits.fields", settings.fields.unwrap_or(100), 1..=10_000)? as usize,
+        response_fields: within("limits.response_fields", response_fields, 1..=10_000)? as usize,
         target: target.0 as usize,
         body: settings.body.map(|size| size.0),
         connections: at_least_one("limits.connections", settings.connections)?,
         idle: usize::MAX,
+        accepted: ACCEPTED_MOST,
+        admin: ADMIN_MOST,
         connections_per_client: at_least_one("limits.connections_per_client", per_client)?,
         deliveries: at_least_one("limits.deliveries", settings.deliveries)?.unwrap_or(DELIVERIES),
     })

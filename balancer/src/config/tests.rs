@@ -113,10 +113,13 @@ fn without_settings_the_request_path_has_its_documented_bounds() {
     let limits = Limits {
         head: 16_384,
         fields: 100,
+        response_fields: 256,
         target: 8_192,
         body: None,
         connections: None,
         idle: usize::MAX,
+        accepted: 1 << 24,
+        admin: 1_024,
         connections_per_client: None,
         deliveries: 1_000,
     };
@@ -190,7 +193,7 @@ fn settings_of_the_engine_and_of_health_checks_need_a_restart() {
 fn keys_and_flags_set_the_same() {
     let by_file = checked(
         "[timeouts]\nshutdown = \"1m\"\nclient_body = \"1s\"\nreplica_body = \"2s\"\ntunnel = \"3m\"\n\
-         [limits]\nhead = \"1MiB\"\nfields = 10000\ntarget = \"1MiB\"\nbody = \"0\"\n\
+         [limits]\nhead = \"1MiB\"\nfields = 10000\nresponse_fields = 9\ntarget = \"1MiB\"\nbody = \"0\"\n\
          connections = 7\nconnections_per_client = 1\ndeliveries = 3\n\
          [retry]\nattempts = 1\nbudget = \"0.5%\"\nmin_per_second = 0\ndeadline = \"4s\"\n\
          body = \"16MiB\"\nquarantine = \"0s\"\n\
@@ -206,6 +209,7 @@ fn keys_and_flags_set_the_same() {
         "--timeout-tunnel=3m",
         "--limit-head=1MiB",
         "--limit-fields=10000",
+        "--limit-response-fields=9",
         "--limit-target=1MiB",
         "--limit-body=0",
         "--limit-connections=7",
@@ -333,6 +337,7 @@ fn a_value_out_of_bounds_is_refused_with_its_field_and_the_bounds() {
         ("[limits]\nhead = \"2MiB\"", "'limits.head' must be 1KiB to 1MiB, not 2MiB"),
         ("[limits]\nfields = 0", "'limits.fields' must be 1 to 10000, not 0"),
         ("[limits]\nfields = 10001", "'limits.fields' must be 1 to 10000, not 10001"),
+        ("[limits]\nresponse_fields = 0", "'limits.response_fields' must be 1 to 10000, not 0"),
         ("[limits]\ntarget = \"63\"", "'limits.target' must be 64B to 16KiB ('limits.head')"),
         (
             "[limits]\nhead = \"4KiB\"\ntarget = \"5KiB\"",

@@ -16,7 +16,8 @@ const BODY_MAX: usize = 64 << 10;
 /// Maximum number of interim responses (RFC 9110 15.2); the request asks for none.
 const INTERIM_MAX: u32 = 8;
 
-const LIMITS: HeadLimits = HeadLimits { bytes: 16 << 10, fields: 100, target: 0 };
+/// As many fields as fit: how many there are says nothing about a replica's health.
+const LIMITS: HeadLimits = HeadLimits { bytes: 16 << 10, fields: 10_000, target: 0 };
 
 /// A response whose head is being read.
 #[derive(Debug, Default)]

@@ -10,7 +10,7 @@ use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::ProbeError;
@@ -25,6 +25,9 @@ pub(super) const FRESH_EVERY: u32 = 16;
 /// With a longer interval, no connection is kept: many servers would close it before its use.
 const KEPT_MAX: Duration = Duration::from_secs(15);
 
+/// A pause before the next look for a file descriptor.
+const STARVING_PAUSE: Duration = Duration::from_millis(20);
+
 /// What is read at a time; nearly all answers are smaller.
 const READ: usize = 2 << 10;
 
@@ -33,13 +36,23 @@ pub(super) struct Client {
     address: SocketAddr,
     timeout: Duration,
     request: Request,
-    /// A connection is being made.
-    connecting: bool,
+    step: Step,
     /// Counts probes around, from a random number on: replicas get their new connections at
     /// different times.
     count: u32,
     kept: Option<Kept>,
     room: Option<Arc<Semaphore>>,
+}
+
+/// What a health check is doing: the reason if it is late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// It waits for a file descriptor.
+    Starves,
+    /// It makes a connection.
+    Connects,
+    /// It sends its request or reads the response.
+    Talks,
 }
 
 /// The same request with two ends.
@@ -83,7 +96,7 @@ impl Client {
                 Some(host) => Request::new(&config.path, host),
                 None => Request::new(&config.path, &address.to_string()),
             },
-            connecting: false,
+            step: Step::Talks,
             count: rand::rng().random_range(0..FRESH_EVERY),
             kept: None,
             room: Some(room).filter(|_| config.interval <= KEPT_MAX),
@@ -100,10 +113,31 @@ impl Client {
     /// # Errors
     /// [`ProbeError`], at the latest after the timeout. The next call makes a new connection then.
     pub(super) async fn ask(&mut self, fresh: bool) -> Result<(), ProbeError> {
+        self.step = Step::Talks;
         match timeout(self.timeout, self.exchange(fresh)).await {
             Ok(asked) => asked,
-            Err(_elapsed) if self.connecting => Err(ProbeError::ConnectTimedOut),
-            Err(_elapsed) => Err(ProbeError::TimedOut),
+            Err(_elapsed) => Err(match self.step {
+                Step::Starves => ProbeError::Starving,
+                Step::Connects => ProbeError::ConnectTimedOut,
+                Step::Talks => ProbeError::TimedOut,
+            }),
+        }
+    }
+
+    /// Makes a connection. Without a descriptor it waits for one, until the health check is late.
+    async fn connect(&mut self) -> Result<TcpStream, ProbeError> {
+        loop {
+            self.step = Step::Connects;
+            match connect(self.address).await {
+                Err(ProbeError::Starving) => {
+                    self.step = Step::Starves;
+                    sleep(STARVING_PAUSE).await;
+                }
+                connected => {
+                    self.step = Step::Talks;
+                    return connected;
+                }
+            }
         }
     }
 
@@ -114,7 +148,6 @@ impl Client {
     }
 
     async fn exchange(&mut self, fresh: bool) -> Result<(), ProbeError> {
-        self.connecting = false;
         let fresh = fresh || self.count == 0;
         self.count = (self.count + 1) % FRESH_EVERY;
         // The next probe will have a new connection: the replica is told, and closes this one.
@@ -133,9 +166,8 @@ impl Client {
                 Ok(After::Keep(_) | After::Close) => return Ok(()),
             }
         }
-        self.connecting = true;
-        let mut stream = connect(self.address).await?;
-        self.connecting = false;
+        let mut stream = self.connect().await?;
+        let request = if last { &self.request.is_last } else { &self.request.goes_on };
         let after = converse(&mut stream, request).await?;
         if let (After::Keep(rest), false, Some(room)) = (after, last, &self.room) {
             let room = Arc::clone(room).try_acquire_owned().ok();

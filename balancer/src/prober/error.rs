@@ -7,6 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::config::HealthConfig;
+use crate::descriptors::are_used_up;
 use crate::http1::answer::BadAnswer;
 use crate::http1::head::BadHead;
 
@@ -23,6 +24,9 @@ pub enum ProbeError {
     /// The connection was not established in time: packets are lost, or the backlog is full.
     #[error("connection timed out")]
     ConnectTimedOut,
+    /// No file descriptor was left for a connection, which says nothing about the replica.
+    #[error("no file descriptor left")]
+    Starving,
     /// The response head was not complete in time.
     #[error("timed out")]
     TimedOut,
@@ -51,7 +55,9 @@ pub enum ProbeError {
 impl ProbeError {
     /// Returns the error of a connection that could not be made.
     pub(super) fn of_connect(error: &io::Error) -> Self {
-        if error.kind() == io::ErrorKind::ConnectionRefused {
+        if are_used_up(error) {
+            ProbeError::Starving
+        } else if error.kind() == io::ErrorKind::ConnectionRefused {
             ProbeError::Refused
         } else if error.kind() == io::ErrorKind::TimedOut {
             ProbeError::ConnectTimedOut
@@ -74,6 +80,7 @@ impl ProbeError {
             ProbeError::ConnectTimedOut => {
                 format!("connection to {address} timed out after {}", span(within))
             }
+            ProbeError::Starving => "the balancer has no file descriptor left".to_owned(),
             ProbeError::TimedOut => format!("GET {path} timed out after {}", span(within)),
             ProbeError::Closed => format!("GET {path}: connection closed without a response"),
             ProbeError::Cut => format!("GET {path}: connection closed within the response head"),

@@ -5,7 +5,7 @@ use std::io;
 use serde::Serialize;
 use thiserror::Error;
 
-use super::upstream::is_for_lack_of_descriptors;
+use crate::descriptors::are_used_up;
 use crate::http1::answer::BadAnswer;
 use crate::http1::chunked::BadChunk;
 use crate::http1::head::BadHead;
@@ -27,6 +27,9 @@ pub enum ProxyError {
     /// The connection ended, or brought nonsense, before an answer came.
     #[error("the replica failed before it answered")]
     Lost,
+    /// The head of the response is beyond `limits.response_fields` or `limits.head`.
+    #[error("the replica's response is beyond the limits: {0}")]
+    LargeResponse(BadHead),
     /// No answer came in time.
     #[error("the replica did not answer in time")]
     Late,
@@ -60,6 +63,9 @@ pub enum ProxyError {
     /// There are too many connections.
     #[error("too many connections")]
     Crowded,
+    /// No file descriptor was left for a connection to a replica.
+    #[error("the balancer has no file descriptor left for a connection to a replica")]
+    Starving,
     /// No replica has room for it, and too many wait already, or it has waited too long.
     #[error("too many requests are under way")]
     Overloaded,
@@ -170,10 +176,12 @@ impl ProxyError {
         match self {
             ProxyError::NoReplica
             | ProxyError::Crowded
+            | ProxyError::Starving
             | ProxyError::Overloaded
             | ProxyError::TooManyDeliveries(_) => 503,
             ProxyError::Unreachable
             | ProxyError::Lost
+            | ProxyError::LargeResponse(_)
             | ProxyError::Quarantined
             | ProxyError::Unsent(_) => 502,
             ProxyError::Late => 504,
@@ -199,10 +207,12 @@ impl ProxyError {
             | ProxyError::Request(_)
             | ProxyError::Crowded => true,
             ProxyError::NoReplica
+            | ProxyError::Starving
             | ProxyError::Overloaded
             | ProxyError::TooManyDeliveries(_)
             | ProxyError::Unreachable
             | ProxyError::Lost
+            | ProxyError::LargeResponse(_)
             | ProxyError::Late
             | ProxyError::Reserved
             | ProxyError::Loop
@@ -233,7 +243,9 @@ impl Failure {
     /// Whether the request may be sent again, somewhere, if what it asks for can be done twice.
     pub fn may_retry(&self) -> bool {
         match self {
-            Failure::Connect(_) | Failure::NotSent(_) | Failure::Lost(_) => true,
+            // There would be no descriptor for another replica either.
+            Failure::Connect(error) => !are_used_up(error),
+            Failure::NotSent(_) | Failure::Lost(_) => true,
             // A replica that answers nonsense did something; a late one may still be at it, and
             // so would be the next.
             Failure::HeadCut(_)
@@ -260,7 +272,9 @@ impl Failure {
     /// Whether it is the replica that failed, not its client.
     pub fn blames_the_replica(&self) -> bool {
         match self {
-            Failure::Connect(error) => !is_for_lack_of_descriptors(error),
+            Failure::Connect(error) => !are_used_up(error),
+            // It works, and answers other requests: the limit is the balancer's.
+            Failure::Head(BadHead::TooManyFields | BadHead::TooLarge) => false,
             Failure::NotSent(_)
             | Failure::Lost(_)
             | Failure::HeadCut(_)
@@ -286,7 +300,11 @@ impl Failure {
     /// What the client is told; nothing where it has gone.
     pub fn into_error(self) -> Option<ProxyError> {
         match self {
+            Failure::Connect(error) if are_used_up(&error) => Some(ProxyError::Starving),
             Failure::Connect(_) | Failure::NotSent(_) => Some(ProxyError::Unreachable),
+            Failure::Head(bad @ (BadHead::TooManyFields | BadHead::TooLarge)) => {
+                Some(ProxyError::LargeResponse(bad))
+            }
             Failure::Lost(_)
             | Failure::HeadCut(_)
             | Failure::Head(_)

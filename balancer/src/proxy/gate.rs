@@ -5,16 +5,12 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Surplus connections that may take their time to hear so: each has a descriptor meanwhile.
-const DISMISSED_MOST: usize = 16;
-
 /// Counts the connections of all workers.
 #[derive(Debug)]
 pub struct Gate {
     most: AtomicUsize,
     most_per_client: AtomicUsize,
     all: AtomicUsize,
-    dismissed: AtomicUsize,
     /// Only kept when there is a limit.
     by_client: Mutex<HashMap<IpAddr, usize>>,
 }
@@ -27,10 +23,6 @@ pub struct Admitted {
     client: Option<IpAddr>,
 }
 
-/// A connection that is being turned away, until dropped.
-#[derive(Debug)]
-pub struct Dismissed(Arc<Gate>);
-
 // === impl Gate ===
 
 impl Gate {
@@ -40,7 +32,6 @@ impl Gate {
             most: AtomicUsize::default(),
             most_per_client: AtomicUsize::default(),
             all: AtomicUsize::new(0),
-            dismissed: AtomicUsize::new(0),
             by_client: Mutex::default(),
         });
         gate.limit(most, most_per_client);
@@ -73,23 +64,6 @@ impl Gate {
             *count += 1;
         }
         Some(Admitted { gate: Arc::clone(self), client: limited.then_some(client) })
-    }
-
-    /// Lets one that was not let in hear why, unless many hear it now.
-    pub fn dismiss(self: &Arc<Self>) -> Option<Dismissed> {
-        if self.dismissed.fetch_add(1, Ordering::Relaxed) >= DISMISSED_MOST {
-            self.dismissed.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Dismissed(Arc::clone(self)))
-    }
-}
-
-// === impl Dismissed ===
-
-impl Drop for Dismissed {
-    fn drop(&mut self) {
-        self.0.dismissed.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -143,16 +117,6 @@ mod tests {
         drop((before, counted));
         assert!(gate.by_client.lock().unwrap().is_empty());
         assert_eq!(gate.all.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn a_few_at_a_time_hear_why_they_are_not_let_in() {
-        let gate = Gate::new(Some(1), None);
-        let mut leaving: Vec<_> = (0..DISMISSED_MOST).map(|_| gate.dismiss()).collect();
-        assert!(leaving.iter().all(Option::is_some));
-        assert!(gate.dismiss().is_none());
-        leaving.pop();
-        assert!(gate.dismiss().is_some());
     }
 
     #[test]

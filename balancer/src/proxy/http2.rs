@@ -189,15 +189,16 @@ where
 {
     let mut builder = Builder::new();
     let rules = worker.rules();
-    let head_max = u32::try_from(rules.limits.bytes).unwrap_or(u32::MAX);
-    builder.max_concurrent_streams(STREAMS_MAX).max_header_list_size(head_max);
+    let head_max = rules.limits.bytes;
+    builder.max_concurrent_streams(STREAMS_MAX);
+    builder.max_header_list_size(u32::try_from(head_max).unwrap_or(u32::MAX));
     builder.initial_window_size(WINDOW).initial_connection_window_size(4 * WINDOW);
     builder.max_send_buffer_size(UNSENT);
     let io = Held(Rc::new(RefCell::new(io)));
     let greeting = builder.handshake(Held(Rc::clone(&io.0)));
     match tokio::time::timeout(rules.timeouts.head, greeting).await {
         Ok(Ok(connection)) => {
-            requests(worker, connection, peer).await;
+            requests(worker, connection, peer, head_max).await;
             // Frames that cross our last ones must not end in a reset, which destroys those.
             let _ended = tokio::time::timeout(LINGER, io.drain()).await;
         }
@@ -206,14 +207,25 @@ where
     }
 }
 
-async fn requests<T>(worker: Rc<Worker>, mut connection: Connection<Held<T>, Bytes>, peer: Peer)
-where
+/// Serves the requests of a connection. Their heads have at most `head_max` bytes: the client was
+/// told so, and that stands as long as the connection. Where the limit is raised meanwhile, the
+/// client is asked for a new connection.
+async fn requests<T>(
+    worker: Rc<Worker>,
+    mut connection: Connection<Held<T>, Bytes>,
+    peer: Peer,
+    head_max: usize,
+) where
     T: AsyncRead + AsyncWrite + Unpin,
 {
+    let mut reloads = worker.common.reloads();
     let active = Active::new();
     // A client that was told goodbye has so long to take its last answers in and to end.
     let (mut told, mut span) = (false, worker.rules().timeouts.keep_alive);
     let mut stopping = false;
+    if peer.is_surplus {
+        span = peer.patience(span);
+    }
     loop {
         let wait = span.saturating_sub(active.idle()).max(Duration::from_millis(10));
         let accepted = tokio::select! {
@@ -222,6 +234,14 @@ where
                 (stopping, told, span) = (true, true, worker.rules().timeouts.client_body);
                 connection.graceful_shutdown();
                 active.moved.set(Instant::now());
+                continue;
+            }
+            _ = reloads.changed(), if !told => {
+                if worker.rules().limits.bytes > head_max {
+                    (told, span) = (true, worker.rules().timeouts.client_body);
+                    connection.graceful_shutdown();
+                    active.moved.set(Instant::now());
+                }
                 continue;
             }
             () = tokio::time::sleep(wait) => {
@@ -243,6 +263,10 @@ where
                 if worker.shared.is_stopping() || active.count.get() >= ACTIVE_MAX {
                     respond.send_reset(Reason::REFUSED_STREAM);
                     continue;
+                }
+                if peer.is_surplus && !told {
+                    (told, span) = (true, LINGER);
+                    connection.graceful_shutdown();
                 }
                 let counted = active.begin();
                 let one = one(Rc::clone(&worker), peer.clone(), request, respond);
@@ -271,7 +295,7 @@ async fn one(
     let wire = Wire::new(Stream::Pipe(near), Rc::clone(&worker.buffers));
     let (limits, patience) = {
         let rules = worker.rules();
-        (rules.limits, rules.timeouts.client_body)
+        (rules.response_limits, rules.timeouts.client_body)
     };
     let session = Session::new(worker, Stream::Pipe(far), peer);
     let bridged = async {

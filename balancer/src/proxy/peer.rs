@@ -1,6 +1,7 @@
 //! Who a client is, and whom it may speak for.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -9,12 +10,17 @@ use crate::http1::forwarded::{address, hops};
 use crate::http1::head::Line;
 use crate::http1::request::Request;
 
+/// How long a surplus connection may take for the head of its request.
+const SURPLUS_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The other side of a client's connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
     ip: IpAddr,
     text: String,
     trusted: bool,
+    /// Whether it is beyond the limits: it is served the admin routes only, once.
+    pub is_surplus: bool,
     /// What it speaks: `http` or `https`.
     pub scheme: &'static str,
 }
@@ -37,7 +43,12 @@ impl Peer {
     pub fn new(ip: IpAddr, scheme: &'static str, trust: &[IpNet]) -> Self {
         let ip = ip.to_canonical();
         let trusted = is_in(trust, ip);
-        Self { ip, text: ip.to_string(), trusted, scheme }
+        Self { ip, text: ip.to_string(), trusted, is_surplus: false, scheme }
+    }
+
+    /// Trusts it from now on if one of these networks contains it.
+    pub fn trust(&mut self, networks: &[IpNet]) {
+        self.trusted = is_in(networks, self.ip);
     }
 
     /// Its address as text.
@@ -48,6 +59,12 @@ impl Peer {
     /// Whether it is a proxy whose word counts.
     pub fn is_trusted(&self) -> bool {
         self.trusted
+    }
+
+    /// Returns the time that it has for what it sends first, of the configured one: a surplus
+    /// connection keeps others waiting in the backlog.
+    pub fn patience(&self, configured: Duration) -> Duration {
+        if self.is_surplus { configured.min(SURPLUS_PATIENCE) } else { configured }
     }
 
     /// Its address.

@@ -1,5 +1,5 @@
 //! What is done with requests: the configuration as it is now. It changes while the balancer runs;
-//! a request keeps to what was there when its head was whole.
+//! a request keeps to what was there when its head began.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -33,7 +33,10 @@ pub struct Rules {
     pub(super) live: Arc<Live>,
     routes: Vec<Rc<Route>>,
     pub(super) timeouts: Timeouts,
+    /// Of a request's head.
     pub(super) limits: HeadLimits,
+    /// Of a response's head.
+    pub(super) response_limits: HeadLimits,
     pub(super) body_limit: Option<u64>,
     /// Most requests to several replicas in progress.
     pub(super) deliveries: usize,
@@ -109,6 +112,11 @@ impl Rules {
         Self {
             routes: config.routes.iter().map(route).collect(),
             timeouts: config.timeouts,
+            response_limits: HeadLimits {
+                bytes: limits.head,
+                fields: limits.response_fields,
+                target: limits.target,
+            },
             limits: HeadLimits { bytes: limits.head, fields: limits.fields, target: limits.target },
             body_limit: limits.body,
             deliveries: limits.deliveries,

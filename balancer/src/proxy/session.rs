@@ -78,7 +78,7 @@ impl Session {
     pub fn new(worker: Rc<Worker>, stream: Stream, peer: Peer) -> Self {
         let wire = Wire::new(stream, Rc::clone(&worker.buffers));
         let rules = worker.rules();
-        let timer = Timer::new(rules.timeouts.head);
+        let timer = Timer::new(peer.patience(rules.timeouts.head));
         Self {
             worker,
             rules,
@@ -114,12 +114,6 @@ impl Session {
         }
     }
 
-    /// A client that there is no room for: it is told so.
-    pub async fn turn_away(mut self) {
-        self.refuse(&ProxyError::Crowded).await;
-        self.linger().await;
-    }
-
     fn rest(&mut self) {
         self.head.clear();
         self.wire.rest();
@@ -139,6 +133,9 @@ impl Session {
                 self.wire.consume(2);
             }
             if !self.wire.input().is_empty() && self.wire.input() != b"\r" {
+                if self.head.is_new() {
+                    self.follow_rules();
+                }
                 begun = true;
                 let head = self.head.parse(self.wire.input(), &self.rules.limits);
                 match head {
@@ -166,13 +163,27 @@ impl Session {
         if self.waits != waits {
             self.waits = waits;
             self.timer.set(match waits {
-                Waits::Head => self.rules.timeouts.head,
+                Waits::Head => self.peer.patience(self.rules.timeouts.head),
                 Waits::Nothing | Waits::Next => self.rules.timeouts.keep_alive,
             });
         }
         ready!(self.timer.poll(cx));
-        let late = if begun { NoHead::Bad(ProxyError::ClientLate) } else { NoHead::End };
+        let late = match begun {
+            _ if self.peer.is_surplus => NoHead::Bad(ProxyError::Crowded),
+            true => NoHead::Bad(ProxyError::ClientLate),
+            false => NoHead::End,
+        };
         Poll::Ready(Err(late))
+    }
+
+    /// Takes the configuration as it is now for the request that begins. It may have changed since
+    /// the last one, and with it the limits and whether the client is trusted.
+    fn follow_rules(&mut self) {
+        let rules = self.worker.rules();
+        if !Rc::ptr_eq(&rules, &self.rules) {
+            self.peer.trust(&rules.forwarded.trust);
+            self.rules = rules;
+        }
     }
 
     /// One request, whose head is so long.
@@ -184,7 +195,6 @@ impl Session {
             return Outcome::Linger;
         }
         let worker = Rc::clone(&self.worker);
-        self.rules = worker.rules();
         let (rules, request) = (Rc::clone(&self.rules), &self.request);
         let route = rules.route(&Target {
             host: request.host.map(|host| host.of(head)),
@@ -246,8 +256,10 @@ impl Session {
             }
             return outcome;
         };
-        if error == ProxyError::Loop {
-            worker.log_loop(&self.peer);
+        match error {
+            ProxyError::Loop => worker.log_loop(&self.peer),
+            ProxyError::LargeResponse(bad) => worker.log_large(bad),
+            _ => {}
         }
         debug!(%error, path = ?String::from_utf8_lossy(self.request.path(head)), "request failed");
         // What is left of the request must not be taken for the next one.
@@ -375,6 +387,9 @@ impl Drop for Session {
 fn settle(rules: &Rules, asked: &Asked<'_>, is_reserved: bool, is_own: bool) -> Option<ProxyError> {
     if asked.request.max_forwards == Some(0) {
         return Some(ProxyError::EndOfWay);
+    }
+    if asked.peer.is_surplus && !is_own {
+        return Some(ProxyError::Crowded);
     }
     if is_reserved && !is_own {
         return Some(ProxyError::Reserved);

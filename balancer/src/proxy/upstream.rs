@@ -10,18 +10,19 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
-use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, sleep_until};
 
 use self::idle::Idle;
 use super::wire::{Buffers, Stream, Wire};
+use crate::descriptors::are_used_up;
 use crate::routing::table::{Replica, ReplicaId};
 
 /// Idle connections kept for one replica by one worker.
 const IDLE_MAX: usize = 1_024;
 
-/// How often a connection under way looks whether its replica has died meanwhile.
+/// How often a connection under way looks whether its replica has died meanwhile, and one that
+/// has no descriptor whether there is one.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// How long a replica that could not be connected to is passed over. Then one request tries again.
@@ -71,14 +72,23 @@ impl Upstream {
     /// A new connection.
     ///
     /// # Errors
-    /// When the replica does not take it in time, or is known to be dead. Then it is passed over
-    /// for a moment. When there is no descriptor left for it, which says nothing about the replica.
+    /// When the replica does not accept it in time, or is known to be dead. Then it is passed over
+    /// for a moment. When no descriptor is left for it within the time for a connection, which says
+    /// nothing about the replica.
     pub async fn connect(&self, replica: &Replica) -> io::Result<Box<Wire>> {
+        let deadline = Instant::now() + self.connect;
         let mut connected = self.dial(replica).await;
-        while connected.as_ref().is_err_and(is_for_lack_of_descriptors) && self.let_go() {
+        while connected.as_ref().is_err_and(are_used_up) {
+            // Other workers have idle connections, too, and other requests end.
+            if !self.let_go() {
+                if Instant::now() >= deadline {
+                    break;
+                }
+                sleep(LOOK_AGAIN).await;
+            }
             connected = self.dial(replica).await;
         }
-        if connected.as_ref().is_err_and(|error| !is_for_lack_of_descriptors(error)) {
+        if connected.as_ref().is_err_and(|error| !are_used_up(error)) {
             self.shunned.borrow_mut().insert(replica.id(), Instant::now() + SHUNNED_FOR);
         }
         let stream = connected?;
@@ -140,9 +150,4 @@ impl Upstream {
         });
         self.shunned.borrow_mut().retain(|_, until| *until > now);
     }
-}
-
-/// Whether there was no descriptor left for a connection: that says nothing about the replica.
-pub(super) fn is_for_lack_of_descriptors(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }

@@ -217,3 +217,31 @@ fn an_address_in_use_is_refused_with_the_address() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains(&format!("cannot listen on {address}")), "{said}");
 }
+
+#[test]
+fn link_variables_of_kubernetes_and_docker_are_ignored_with_one_warning() {
+    let links = [
+        ("BALANCER_PORT", "tcp://10.0.0.1:5000"),
+        ("BALANCER_SERVICE_HOST", "10.0.0.1"),
+        ("BALANCER_PORT_5000_TCP_ADDR", "10.0.0.1"),
+    ];
+    let all = [&links[..], &[("BALANCER_REPLICAS", "2")]].concat();
+    let balancer = Balancer::start_with(&[], &all);
+    balancer.wait_for_replicas(2);
+    let told =
+        balancer.events("ignoring link variables of Kubernetes or Docker: they are no settings");
+    assert_eq!(told.len(), 1);
+    let named = told[0].fields["variables"].as_str().unwrap();
+    assert!(links.iter().all(|(name, _)| named.contains(name)), "{named}");
+    assert!(!named.contains("REPLICAS"), "{named}");
+    // A real value is a setting still.
+    for (value, said) in [("70000", "70000"), ("tcp:5000", "tcp:5000")] {
+        let output = Command::new(env!("CARGO_BIN_EXE_balancer"))
+            .args(["--listen", "127.0.0.1:0"])
+            .env("BALANCER_PORT", value)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && text.contains(said), "{text}");
+    }
+}

@@ -95,6 +95,15 @@ pub struct LimitSettings {
     #[arg(id = "limit-fields", long, env = "BALANCER_LIMIT_FIELDS", value_name = "N")]
     pub fields: Option<u32>,
 
+    /// Most header fields of a response; beyond it: 502 [default: 256]
+    #[arg(
+        id = "limit-response-fields",
+        long,
+        env = "BALANCER_LIMIT_RESPONSE_FIELDS",
+        value_name = "N"
+    )]
+    pub response_fields: Option<u32>,
+
     /// Most bytes of a request's target, 64B to --limit-head; beyond it: 414 [default: 8KiB, or
     /// --limit-head where that is less]
     #[arg(id = "limit-target", long, env = "BALANCER_LIMIT_TARGET", value_name = "SIZE")]
@@ -139,7 +148,8 @@ impl LimitSettings {
     pub(super) fn or(self, other: Self) -> Self {
         first_of!(
             self, other;
-            head, fields, target, body, connections, connections_per_client, deliveries;
+            head, fields, response_fields, target, body, connections, connections_per_client,
+            deliveries;
         )
     }
 }

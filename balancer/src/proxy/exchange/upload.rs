@@ -162,7 +162,8 @@ impl Exchange<'_> {
         let to_head = request.method.of(self.asked.head) == b"HEAD";
         loop {
             let (wire, head, answer) = (&mut link.wire, &mut *self.answer_head, &mut *self.answer);
-            let length = ready!(poll_answer(cx, wire, head, answer, &self.rules.limits, to_head))?;
+            let length =
+                ready!(poll_answer(cx, wire, head, answer, &self.rules.response_limits, to_head))?;
             if self.answer.status == 101 && !self.is_asked_change(&link.wire.input()[..length]) {
                 return Poll::Ready(Err(Failure::Unasked));
             }

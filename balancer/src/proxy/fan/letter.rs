@@ -237,7 +237,8 @@ impl Letter {
         let to_head = self.request.method.of(&self.head) == b"HEAD";
         loop {
             let Sent { wire, head, answer, .. } = sent;
-            let length = ready!(poll_answer(cx, wire, head, answer, &rules.limits, to_head))?;
+            let length =
+                ready!(poll_answer(cx, wire, head, answer, &rules.response_limits, to_head))?;
             if answer.status == 101 {
                 return Poll::Ready(Err(Failure::Unasked));
             }

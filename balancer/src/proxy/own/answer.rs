@@ -109,6 +109,7 @@ async fn relay_own(
     let close = !asked.request.wants_more()
         || !body.is_ended()
         || framing == Framing::UntilClose
+        || asked.peer.is_surplus
         || worker.shared.is_stopping();
     wire.begin();
     let out = wire.output();

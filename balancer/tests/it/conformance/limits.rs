@@ -126,3 +126,38 @@ fn surplus_connections_are_turned_away_until_others_close() {
         assert!(held.iter_mut().all(is_served), "{flag}: the rest stays");
     }
 }
+
+#[test]
+fn a_response_with_too_many_fields_is_502_with_the_reason_and_ejects_nobody() {
+    let upstream = Upstream::playing();
+    let fields = |count: usize| {
+        let fields: String = (0..count).map(|number| format!("X-{number}: 1\r\n")).collect();
+        format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{fields}\r\nok").into_bytes()
+    };
+    let long =
+        format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: {}\r\n\r\nok", "x".repeat(20_000));
+    upstream.play("/fits", vec![fields(255)], Then::GoOn);
+    upstream.play("/many", vec![fields(256)], Then::Close);
+    upstream.play("/long", vec![long.into_bytes()], Then::Close);
+    let balancer = over(&[&upstream], &["--limit-fields", "10", "--outliers-consecutive", "3"]);
+    let ask = |target: &str| {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        Client::sending(&balancer, request.as_bytes()).must_answer(target)
+    };
+    assert_eq!(ask("/fits").status, 200);
+    for (target, reason) in [("/many", "too many fields"), ("/long", "too large")] {
+        for _ in 0..10 {
+            let answer = ask(target);
+            assert!(answer.status == 502 && answer.is_failure(), "{target}: {answer:?}");
+            let text = String::from_utf8(answer.body.data).unwrap();
+            assert!(text.contains("beyond the limits") && text.contains(reason), "{text}");
+        }
+    }
+    assert_eq!(ask("/fits").status, 200);
+    assert_eq!(balancer.events("response is beyond the limits").len(), 1);
+    assert!(balancer.events("replica is ejected").is_empty());
+
+    let balancer = over(&[&upstream], &["--limit-response-fields", "255"]);
+    let request = b"GET /fits HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert_eq!(Client::sending(&balancer, request).must_answer("/fits").status, 502);
+}

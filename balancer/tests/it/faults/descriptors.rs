@@ -2,15 +2,16 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::{greeting, processor_time, seat_in};
 use crate::conformance::client::Client;
-use crate::conformance::upstream::Upstream;
+use crate::conformance::upstream::{OK, Then, Upstream};
 use crate::engine::replica::Replica;
-use crate::support::{Balancer, kill, try_request, wait_for};
+use crate::support::{Answer, Balancer, kill, try_request, wait_for};
 
 /// How many descriptors a process has open.
 fn open_files(pid: u32) -> usize {
@@ -87,7 +88,7 @@ fn with_256_descriptors_a_dead_replica_is_replaced_during_a_flood() {
 }
 
 #[test]
-fn with_all_descriptors_used_up_accepting_pauses_without_spinning_and_recovers() {
+fn where_more_connections_are_allowed_than_there_are_descriptors_for_the_reserve_is_kept() {
     let own = ["--limit-connections", "100000", "--replicas", "1", "--health-interval", "1h"];
     let balancer = Balancer::start_under("-n 256", &own);
     balancer.wait_for_replicas(1);
@@ -99,10 +100,14 @@ fn with_all_descriptors_used_up_accepting_pauses_without_spinning_and_recovers()
     assert!(ask(&mut old));
 
     let flood = flood(&balancer);
-    wait_for("the last descriptor", || (open_files(balancer.pid()) >= 255).then_some(()));
+    wait_for("the connections that are accepted", || {
+        (open_files(balancer.pid()) >= 100).then_some(())
+    });
     let began = Instant::now();
     idles(&balancer, "two seconds", || {
-        assert!(ask(&mut old), "who was there is served over the connection that was kept");
+        let open = open_files(balancer.pid());
+        assert!(open < 220, "{open} of 256 descriptors: no reserve");
+        assert!(ask(&mut old), "a client that was there is served");
         (began.elapsed() > Duration::from_secs(2)).then_some(())
     });
     drop(flood);
@@ -112,6 +117,54 @@ fn with_all_descriptors_used_up_accepting_pauses_without_spinning_and_recovers()
     });
     let open = open_files(balancer.pid());
     assert!(open < 100, "{open} descriptors were left open");
+}
+
+/// Whether an answer is a good one; otherwise it must be a 503 with its reason.
+fn is_good(answer: std::io::Result<Answer>) -> bool {
+    let answer = answer.expect("an answer, not a reset");
+    if answer.status == 200 {
+        return true;
+    }
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.message().starts_with("<Error> "), "{answer:?}");
+    assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
+    false
+}
+
+#[test]
+fn more_clients_than_fit_get_200_or_an_explained_503_and_the_admin_routes_work() {
+    // With 64 even the reserve is too small: connections to replicas find no descriptor.
+    for (limit, admitted) in [("-n 256", 72), ("-n 64", 1)] {
+        let gate = Arc::new((Mutex::new(false), Condvar::new()));
+        let waits = Arc::clone(&gate);
+        let upstream = Upstream::start(move |exchange| {
+            let is_shut = |open: &mut bool| !*open;
+            drop(waits.1.wait_while(waits.0.lock().unwrap(), is_shut).unwrap());
+            exchange.write(OK);
+            Then::GoOn
+        });
+        let server = upstream.address.to_string();
+        let own = ["--servers", &server, "--health-interval", "50ms", "--workers", "2"];
+        let balancer = Balancer::start_under(limit, &own);
+        balancer.wait_for_replicas(1);
+        let good = std::thread::scope(|scope| {
+            let ask = || is_good(try_request(balancer.address, "GET", "/x", &[], b""));
+            let clients: Vec<_> = (0..300).map(|_| scope.spawn(ask)).collect();
+            assert!(upstream.sees(admitted), "{limit}: {} requests", upstream.seen().len());
+            for _ in 0..10 {
+                let rep = try_request(balancer.address, "GET", "/rep", &[], b"").unwrap();
+                assert_eq!(rep.status, 200, "{limit}: {rep:?}");
+            }
+            let surplus = ask();
+            assert!(limit == "-n 64" || !surplus, "there is no room for another one");
+            *gate.0.lock().unwrap() = true;
+            gate.1.notify_all();
+            clients.into_iter().map(|client| client.join().unwrap()).filter(|good| *good).count()
+        });
+        assert!((admitted..300).contains(&good), "{limit}: {good} of 300");
+        assert!(balancer.events("replica is ejected").is_empty(), "{limit}");
+        assert!(is_good(try_request(balancer.address, "GET", "/x", &[], b"")), "{limit}: after it");
+    }
 }
 
 #[test]

@@ -62,6 +62,57 @@ fn a_changed_file_takes_effect_on_a_connection_that_stands() {
 }
 
 #[test]
+fn limits_and_trust_of_a_changed_file_hold_for_the_next_request_of_a_connection_that_stands() {
+    let a = named("a");
+    let routed = routed(&[&a], "[limits]\nfields = 2");
+    let mut clients = [(); 4].map(|()| Client::of(&routed.balancer));
+    for client in &mut clients {
+        assert_eq!(ask(client, "GET /x", "").status, 200);
+    }
+    let three = "A: 1\r\nB: 1\r\nX-Forwarded-For: 6.6.6.6\r\n";
+    assert_eq!(ask(&mut clients[0], "GET /x", three).status, 431);
+
+    // Raised: the first request on it is let in, and its client is trusted now.
+    replace(routed.file.path(), "[limits]\nfields = 4\n[forwarded]\ntrust = [\"127.0.0.1\"]");
+    taken(&routed, 1);
+    assert_eq!(ask(&mut clients[1], "GET /trusted", three).status, 200);
+    let seen = a.seen_with("/trusted");
+    assert_eq!(seen[0].head.only("x-forwarded-for").as_deref(), Some("6.6.6.6, 127.0.0.1"));
+
+    // Lowered: the first request on it is refused.
+    replace(routed.file.path(), "[limits]\nfields = 1");
+    taken(&routed, 2);
+    assert_eq!(ask(&mut clients[2], "GET /x", "A: 1\r\n").status, 431);
+    assert_eq!(ask(&mut clients[3], "GET /x", "").status, 200);
+}
+
+#[test]
+fn a_file_that_has_become_empty_changes_nothing() {
+    let [a, b, c] = three();
+    let routed = routed(&[&a, &b, &c], "policy = \"round-robin\"");
+    let mut client = Client::of(&routed.balancer);
+    let told = || routed.balancer.events("configuration file is empty: it is ignored").len();
+    let turns = |client: &mut Client| {
+        let names = four(client);
+        assert!(names[0] != names[1] && names[0] == names[3], "{names:?}");
+    };
+    for (round, text) in (1..).zip(["", " \n\n", "# policy = \"hash\"\n"]) {
+        std::fs::write(routed.file.path(), text).unwrap();
+        wait_for("a word about it", || (told() == round).then_some(()));
+        turns(&mut client);
+    }
+    routed.balancer.signal(Signal::HUP);
+    wait_for("a word about it", || (told() == 4).then_some(()));
+    turns(&mut client);
+    assert!(routed.balancer.events("configuration was read again").is_empty());
+    replace(routed.file.path(), HASH);
+    taken(&routed, 1);
+    let names = four(&mut client);
+    assert!(names.iter().all(|name| *name == names[0]), "{names:?}");
+    assert_eq!(told(), 4);
+}
+
+#[test]
 fn a_hangup_has_the_file_read_though_it_has_not_changed() {
     let [a, b, c] = three();
     let routed = routed(&[&a, &b, &c], HASH);
@@ -145,7 +196,10 @@ fn what_needs_a_restart_is_told_and_the_rest_takes_effect() {
         let message = "these settings have changed and need a restart of the balancer";
         balancer.events(message).pop()
     });
-    assert_eq!(told.fields["keys"], "[admin], placement, timeouts.connect, drain, stop, pull");
+    assert_eq!(
+        told.fields["keys"],
+        "[admin], placement, timeouts.connect, drain, stop, pull, shutdown"
+    );
     wait_for("another policy", || {
         let names = four(&mut client);
         (names[0] != names[1]).then_some(())

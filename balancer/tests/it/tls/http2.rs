@@ -367,3 +367,38 @@ fn requests_are_counted_as_any_others() {
         metrics.contains(counted).then_some(())
     });
 }
+
+#[test]
+fn a_raised_limit_holds_for_the_next_request_by_way_of_a_new_connection_and_a_lowered_one_at_once()
+{
+    let (upstream, files) = (Upstream::playing(), Files::new());
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    let set = |head: &str| {
+        std::fs::write(file.path(), format!("[limits]\nhead = \"{head}\"\ntarget = \"1KiB\""))
+            .unwrap();
+    };
+    set("8KiB");
+    let config = ["--config", file.path().to_str().unwrap()];
+    let (balancer, port) = speaking_tls(&upstream, &files, &config);
+    let taken = |count: usize| {
+        wait_for("the configuration to be read again", || {
+            (balancer.events("configuration was read again").len() >= count).then_some(())
+        });
+    };
+    by_http2(|| async {
+        let client = Client::connect(&files, port).await;
+        let sized = |size: usize| ask("GET", "/x").header("x-large", "x".repeat(size));
+        let sized = |size: usize| sized(size).body(()).unwrap();
+        assert_eq!(client.send(sized(4_000), &[]).await.unwrap().head.status(), 200);
+        set("2KiB");
+        taken(1);
+        assert_eq!(client.send(sized(4_000), &[]).await.unwrap().head.status(), 431);
+        assert_eq!(client.send(sized(400), &[]).await.unwrap().head.status(), 200);
+        set("32KiB");
+        taken(2);
+        // The client hears that this connection takes no more, and no request is lost.
+        client.driver.await.unwrap().unwrap();
+        let client = Client::connect(&files, port).await;
+        assert_eq!(client.send(sized(20_000), &[]).await.unwrap().head.status(), 200);
+    });
+}
