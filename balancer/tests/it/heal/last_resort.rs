@@ -14,9 +14,17 @@ use crate::support::{Balancer, request, wait_for};
 use crate::tls::http2::{Client, ask, by_http2};
 use crate::tls::{Files, tls_port};
 
-/// The balancer does not learn of a failure by a probe, and an ejection lasts.
-const ARGUMENTS: [&str; 6] =
-    ["--health-interval", "1h", "--outliers-base", "1h", "--outliers-max", "1h"];
+/// An ejection lasts, and those that look bad are never believed to be good.
+const ARGUMENTS: [&str; 8] = [
+    "--health-interval",
+    "1h",
+    "--health-panic",
+    "100%",
+    "--outliers-base",
+    "1h",
+    "--outliers-max",
+    "1h",
+];
 
 /// A server that is ejected and works, and one that is ready and refuses connections.
 struct Pair {
@@ -141,7 +149,7 @@ fn a_post_that_may_have_been_done_is_not_sent_to_a_last_resort() {
 
 #[test]
 fn servers_that_fail_their_health_checks_answer_where_none_is_ready() {
-    let arguments = ["--health-interval", "50ms", "--health-panic", "0%"];
+    let arguments = ["--health-interval", "50ms", "--health-panic", "100%"];
     let (servers, balancer) = over_listed(3, &arguments);
     servers[0].close();
     servers.iter().skip(1).for_each(|server| server.health(500));
