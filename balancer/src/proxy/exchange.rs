@@ -203,7 +203,9 @@ impl Exchange<'_> {
             };
             self.note_failure(replica, &failure, tried.len());
             let goes_on = self.may_go_on(&failure, replica, &tried, &table);
-            let Some(error) = failure.into_error() else { return gone() };
+            let Some(error) = told(failure, replica, &table, failed.as_ref()) else {
+                return gone();
+            };
             if !goes_on {
                 return Outcome::Fail(error);
             }
@@ -415,6 +417,25 @@ impl Exchange<'_> {
     /// Notes how many connections were lost by attempts that were made elsewhere.
     pub(super) fn note_lost(&mut self, lost: usize) {
         self.attempts.lost = lost;
+    }
+}
+
+/// Returns what the client is told after this failure, and those `before`: that no replica is ready,
+/// where only replicas were tried that are not, and none could be connected to.
+pub(super) fn told(
+    failure: Failure,
+    replica: &Replica,
+    table: &Table,
+    before: Option<&ProxyError>,
+) -> Option<ProxyError> {
+    let is_ready = || table.all_ready().any(|ready| ready.id() == replica.id());
+    match failure.into_error()? {
+        ProxyError::Unreachable
+            if before.is_none_or(|before| *before == ProxyError::NoReplica) && !is_ready() =>
+        {
+            Some(ProxyError::NoReplica)
+        }
+        error => Some(error),
     }
 }
 

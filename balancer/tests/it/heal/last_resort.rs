@@ -76,7 +76,7 @@ fn counted(balancer: &Balancer) -> u64 {
 
 #[test]
 fn an_ejected_server_that_works_answers_where_the_ready_one_refuses() {
-    let every = "[[route]]\npaths = [\"/*\"]\n";
+    let every = "[[route]]\npaths = [\"/sent/*\"]\n";
     let hedged = format!("{every}hedge = {{ after = \"20s\", budget = \"100%\" }}");
     let first = format!("{every}send = \"first\"\nattempts = 1");
     for text in ["", &hedged, &first] {
@@ -92,7 +92,9 @@ fn an_ejected_server_that_works_answers_where_the_ready_one_refuses() {
             assert_eq!(answer.status, 201, "{method} {id} {text}: {answer:?}");
             assert_eq!(pair.works.seen_with(&format!("{method} {path} ")).len(), 1, "{text}");
         }
-        assert_eq!(counted(&pair.balancer), 200, "{text}");
+        // Several are asked at once by `first`: also the one that refuses, once it is ejected, too.
+        let counted = counted(&pair.balancer);
+        assert!(counted == 200 || (text.contains("first") && counted > 200), "{counted} {text}");
     }
 }
 
@@ -167,5 +169,5 @@ fn servers_that_fail_their_health_checks_answer_where_none_is_ready() {
     // Where none is left the client is told at once.
     servers.iter().skip(1).for_each(super::listed::Listed::close);
     let answer = request(balancer.address, "POST", "/x", &[], b"");
-    assert_eq!(answer.status, 502, "{answer:?}");
+    assert_eq!((answer.status, &answer.message()[..]), (503, "<Error> no replica is ready"));
 }
