@@ -88,9 +88,9 @@ impl Worker {
         let mut standby: SmallVec<[&Arc<Replica>; 8]> =
             standby.filter(|replica| !tried.contains(&replica.id())).collect();
         standby.sort_by_key(|replica| self.upstream.shuns(replica.id()));
-        let (replica, in_flight) = standby.into_iter().find_map(|replica| {
-            Some((replica, self.enter_at(&route.config, replica).ok()?))
-        })?;
+        let (replica, in_flight) = standby
+            .into_iter()
+            .find_map(|replica| Some((replica, self.enter_at(&route.config, replica).ok()?)))?;
         debug!(hostname = %replica.hostname(), "no ready replica can answer: last resort");
         tried.push(replica.id());
         route.metrics.last_resort();

@@ -55,7 +55,9 @@ pub enum ProxyError {
     #[error("too many requests are under way")]
     Overloaded,
     /// It was in flight at two replicas when they died, so that it is not sent for a while.
-    #[error("the request was in flight at two replicas when they died, and is not sent for a while")]
+    #[error(
+        "the request was in flight at two replicas when they died, and is not sent for a while"
+    )]
     Quarantined,
     /// Of those that it was sent to, not all succeeded, or none did.
     #[error("{} of the replicas failed", .0.len())]

@@ -179,7 +179,9 @@ impl Exchange<'_> {
                     continue;
                 }
                 // One that has failed does not wait for others.
-                Err(Shut::Full) if failed.is_some() => return Outcome::Fail(ProxyError::Overloaded),
+                Err(Shut::Full) if failed.is_some() => {
+                    return Outcome::Fail(ProxyError::Overloaded);
+                }
                 Err(Shut::Full) => match Box::pin(self.wait_for_room(&mut place)).await {
                     Ok(()) => {
                         table = worker.shared.table();
@@ -428,15 +430,11 @@ pub(super) fn told(
     table: &Table,
     before: Option<&ProxyError>,
 ) -> Option<ProxyError> {
-    let is_ready = || table.all_ready().any(|ready| ready.id() == replica.id());
-    match failure.into_error()? {
-        ProxyError::Unreachable
-            if before.is_none_or(|before| *before == ProxyError::NoReplica) && !is_ready() =>
-        {
-            Some(ProxyError::NoReplica)
-        }
-        error => Some(error),
-    }
+    let error = failure.into_error()?;
+    let none_was_ready = error == ProxyError::Unreachable
+        && before.is_none_or(|before| *before == ProxyError::NoReplica)
+        && !table.all_ready().any(|ready| ready.id() == replica.id());
+    Some(if none_was_ready { ProxyError::NoReplica } else { error })
 }
 
 /// The client has gone: nobody is to blame for what it did not get.

@@ -445,7 +445,8 @@ mod tests {
         let placement = Arc::new(Placement::build(&config, &members).unwrap());
         let table = |standby: &[usize]| {
             let ready = [0, 3].map(|place| Arc::clone(&replicas[place]));
-            let standby: Vec<_> = standby.iter().map(|place| Arc::clone(&replicas[*place])).collect();
+            let standby: Vec<_> =
+                standby.iter().map(|place| Arc::clone(&replicas[*place])).collect();
             let pool = Arc::<Pool>::default();
             Table::new(&pool, Arc::clone(&placement), ready, Vec::new(), Vec::new())
                 .with_standby(standby)

@@ -82,11 +82,7 @@ impl Handles {
 
     /// Returns the replicas outside the table that still have requests in flight: they get no new
     /// ones.
-    fn all_but(
-        &mut self,
-        serving: &[Arc<Replica>],
-        standby: &[Arc<Replica>],
-    ) -> Vec<Arc<Replica>> {
+    fn all_but(&mut self, serving: &[Arc<Replica>], standby: &[Arc<Replica>]) -> Vec<Arc<Replica>> {
         let in_table = serving.iter().chain(standby);
         let serving: BTreeSet<ReplicaId> = in_table.map(|replica| replica.id()).collect();
         self.made.retain(|replica| replica.strong_count() > 0);

@@ -354,7 +354,8 @@ impl Sent {
 /// authenticated ends: it belongs to no client, and no other client may use it.
 fn keep(wire: Box<Wire>, answer: &Answer, work: &Work, replica: &Arc<Replica>) {
     let is_bound = answer.auth.binds || work.letter.request.auth.binds;
-    if !is_bound && answer.keeps && answer.framing != Framing::UntilClose && wire.input().is_empty() {
+    if !is_bound && answer.keeps && answer.framing != Framing::UntilClose && wire.input().is_empty()
+    {
         work.worker.upstream.keep(replica, wire, Instant::now());
     }
 }

@@ -64,8 +64,10 @@ fn serve(exchange: &mut Exchange<'_>, logins: &Logins) -> Then {
             "401 No\r\nWWW-Authenticate: Negotiate\r\nWWW-Authenticate: Basic realm=\"a, b\"\r\n\
              Content-Length: 0\r\n\r\n"
         }
-        _ => "401 No\r\nWWW-Authenticate: Negotiate\r\nWWW-Authenticate: NTLM\r\n\
-              Content-Length: 0\r\n\r\n",
+        _ => {
+            "401 No\r\nWWW-Authenticate: Negotiate\r\nWWW-Authenticate: NTLM\r\n\
+              Content-Length: 0\r\n\r\n"
+        }
     };
     exchange.write(format!("HTTP/1.1 {said}").as_bytes());
     Then::GoOn

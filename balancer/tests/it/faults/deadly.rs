@@ -59,7 +59,8 @@ fn balancer(text: &str) -> (Balancer, NamedTempFile) {
         format!("{} --ignored --exact --nocapture {REPLICA} {{port}}", program.to_str().unwrap());
     let arguments = ["--command", &command, "--config", file.path().to_str().unwrap()];
     // Many connections are open before one is used for /kill.
-    let balancer = Balancer::with_replicas(REPLICAS, &[&arguments[..], &["--workers", "2"]].concat());
+    let balancer =
+        Balancer::with_replicas(REPLICAS, &[&arguments[..], &["--workers", "2"]].concat());
     (balancer, file)
 }
 
@@ -71,8 +72,7 @@ fn deaths(balancer: &Balancer) -> usize {
 fn sends_kill(balancer: &Balancer, method: &str, times: usize) {
     for id in 0..times {
         let id = id.to_string();
-        let answer =
-            request(balancer.address, method, "/kill", &[("X-Request-Id", &id)], b"");
+        let answer = request(balancer.address, method, "/kill", &[("X-Request-Id", &id)], b"");
         assert_eq!(answer.status, 502, "{answer:?}");
     }
 }
@@ -93,8 +93,11 @@ fn a_request_that_kills_replicas_never_takes_more_than_two() {
         ("", "GET"),
         ("", "POST"),
         ("[[route]]\npaths = [\"/*\"]\nhedge = { after = \"5ms\", budget = \"100%\" }", "GET"),
-        ("[[route]]\npaths = [\"/*\"]\nsend = \"first\"\nfan = 1\nattempts = 3\n\
-          backoff = { base = \"1ms\", max = \"1ms\", jitter = \"0s\" }", "GET"),
+        (
+            "[[route]]\npaths = [\"/*\"]\nsend = \"first\"\nfan = 1\nattempts = 3\n\
+          backoff = { base = \"1ms\", max = \"1ms\", jitter = \"0s\" }",
+            "GET",
+        ),
     ] {
         let (balancer, _file) = balancer(text);
         // Connections to all of them are idle.
@@ -115,7 +118,10 @@ fn a_request_that_kills_replicas_never_takes_more_than_two() {
         assert!(reason.starts_with(&format!("{method} /kill was in flight at S")), "{reason}");
         assert!(reason.ends_with("it is answered 502 for 30s"), "{reason}");
         let metrics = String::from_utf8(balancer.get("/metrics").body).unwrap();
-        assert!(metrics.contains("\nbalancer_events_total{event=\"quarantined\"} 1\n"), "{metrics}");
+        assert!(
+            metrics.contains("\nbalancer_events_total{event=\"quarantined\"} 1\n"),
+            "{metrics}"
+        );
         let counted = metrics.lines().find_map(|line| {
             line.strip_prefix("balancer_quarantined_requests_total ")?.parse::<u64>().ok()
         });
@@ -176,7 +182,9 @@ fn requests_in_flight_at_replicas_that_an_operator_kills_are_not_blamed() {
 #[test]
 fn a_request_that_breaks_connections_of_replicas_that_live_on_is_sent_again_later() {
     let closer = || {
-        Upstream::start(|exchange| if exchange.head.target() == "/bad" { Then::Close } else { exchange.play() })
+        Upstream::start(|exchange| {
+            if exchange.head.target() == "/bad" { Then::Close } else { exchange.play() }
+        })
     };
     let upstreams = [closer(), closer(), closer()];
     let [a, b, c] = &upstreams;
