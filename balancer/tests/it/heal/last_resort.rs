@@ -135,7 +135,8 @@ fn a_post_that_may_have_been_done_is_not_sent_to_a_last_resort() {
         events(&balancer, "ejected").pop()
     });
     wait_for("its absence", || (in_state(&fleet(&balancer), "ready") == 1).then_some(()));
-    (status.store(200, Ordering::SeqCst), said.store(1, Ordering::SeqCst));
+    status.store(200, Ordering::SeqCst);
+    said.store(1, Ordering::SeqCst);
     for id in 0..5 {
         let path = format!("/once/{id}");
         assert_eq!(request(balancer.address, "POST", &path, &[], b"x").status, 502);
