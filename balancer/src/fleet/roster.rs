@@ -307,7 +307,7 @@ impl Roster {
             else {
                 continue;
             };
-            let is_better = |(_, other): &(_, &Record)| self.is_fit(other) < self.is_fit(record);
+            let is_better = |(_, other): &(_, &Record)| !self.is_fit(other) && self.is_fit(record);
             if standby.get(&member).is_none_or(is_better) {
                 standby.insert(member, (hostname, record));
             }

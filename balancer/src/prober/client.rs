@@ -152,9 +152,9 @@ impl Client {
         self.count = (self.count + 1) % FRESH_EVERY;
         // The next probe will have a new connection: the replica is told, and closes this one.
         let last = self.count == 0 || self.room.is_none();
-        let request = if last { &self.request.is_last } else { &self.request.goes_on };
         let kept = self.kept.take().filter(|_| !fresh).and_then(Kept::usable);
         if let Some(mut kept) = kept {
+            let request = if last { &self.request.is_last } else { &self.request.goes_on };
             match converse(&mut kept.stream, request).await {
                 // The replica closed it while it was idle, as it may.
                 Err(ProbeError::Closed) => {}

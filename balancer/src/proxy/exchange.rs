@@ -205,7 +205,9 @@ impl Exchange<'_> {
             };
             self.note_failure(replica, &failure, tried.len());
             let goes_on = self.may_go_on(&failure, replica, &tried, &table);
-            let Some(error) = failure.into_error() else { return gone() };
+            let Some(error) = told(failure, replica, &table, failed.as_ref()) else {
+                return gone();
+            };
             if !goes_on {
                 return Outcome::Fail(error);
             }
@@ -418,6 +420,21 @@ impl Exchange<'_> {
     pub(super) fn note_lost(&mut self, lost: usize) {
         self.attempts.lost = lost;
     }
+}
+
+/// Returns what the client is told after this failure, and those `before`: that no replica is ready,
+/// where only replicas were tried that are not, and none could be connected to.
+pub(super) fn told(
+    failure: Failure,
+    replica: &Replica,
+    table: &Table,
+    before: Option<&ProxyError>,
+) -> Option<ProxyError> {
+    let error = failure.into_error()?;
+    let none_was_ready = error == ProxyError::Unreachable
+        && before.is_none_or(|before| *before == ProxyError::NoReplica)
+        && !table.all_ready().any(|ready| ready.id() == replica.id());
+    Some(if none_was_ready { ProxyError::NoReplica } else { error })
 }
 
 /// The client has gone: nobody is to blame for what it did not get.

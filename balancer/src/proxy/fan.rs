@@ -393,7 +393,8 @@ impl Work {
         let mut round = 1;
         let error = loop {
             let mut replicas = self.replicas(among, turn.wrapping_add(round as usize - 1));
-            if replicas.is_empty() {
+            let none_is_ready = replicas.is_empty();
+            if none_is_ready {
                 replicas = self.last_resort(among, &[]);
             }
             if replicas.is_empty() && (round == 1 || round >= self.fan.attempts) {
@@ -419,7 +420,7 @@ impl Work {
             if tell.borrow().is_none() {
                 return;
             }
-            break ProxyError::Unsent(failed);
+            break if none_is_ready { ProxyError::NoReplica } else { ProxyError::Unsent(failed) };
         };
         if let Some(tell) = tell.take() {
             let _told = tell.send(Err(error)).is_ok();

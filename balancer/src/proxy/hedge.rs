@@ -17,7 +17,7 @@ use tracing::debug;
 use super::Worker;
 use super::admission::{InLine, Shut};
 use super::error::{Failure, ProxyError};
-use super::exchange::{Exchange, Outcome};
+use super::exchange::{Exchange, Outcome, told};
 use super::fan::{Letter, Sent, relay_sent};
 use super::rules::{Hedging, Rules};
 use crate::config::Timeouts;
@@ -116,6 +116,7 @@ pub(super) async fn run(mut exchange: Exchange<'_>, hedging: &Hedging) -> Outcom
     asked.push(ask(owner));
     let (mut late, mut is_late) = (pin!(after(late_after)), false);
     let mut hedge = None;
+    let mut failed: Option<ProxyError> = None;
     loop {
         let event = poll_fn(|cx| {
             if let Poll::Ready(Some((entered, sent))) = asked.poll_next_unpin(cx) {
@@ -155,14 +156,13 @@ pub(super) async fn run(mut exchange: Exchange<'_>, hedging: &Hedging) -> Outcom
                     true => exchange.enter_next(pick, &mut tried, true).ok(),
                     false => None,
                 };
-                match next {
-                    Some(next) => {
-                        metrics.retry();
-                        asked.push(ask(next));
-                    }
-                    // A letter's failure is never the client's.
-                    None => return Outcome::Fail(failure.into_error().unwrap_or(ProxyError::Lost)),
-                }
+                // A letter's failure is never the client's.
+                let error = told(failure, &replica, &table, failed.as_ref());
+                let error = error.unwrap_or(ProxyError::Lost);
+                let Some(next) = next else { return Outcome::Fail(error) };
+                failed = Some(error);
+                metrics.retry();
+                asked.push(ask(next));
             }
             Event::Late => {
                 is_late = true;

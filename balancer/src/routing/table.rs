@@ -442,6 +442,7 @@ impl Table {
 mod tests {
     use super::*;
     use crate::fleet::seat::Seat;
+    use crate::routing::placement::{PlacementConfig, RingConfig};
 
     fn replica(seat: u32) -> Arc<Replica> {
         let seat = Seat::new(seat).unwrap();
@@ -461,7 +462,6 @@ mod tests {
 
     #[test]
     fn a_replica_that_is_not_ready_can_be_found_by_its_member() {
-        use crate::routing::placement::{PlacementConfig, RingConfig};
         let [first, second, third, ejected] = [1, 2, 3, 2].map(replica);
         let members: Vec<Member> =
             [&first, &second, &third].iter().map(|one| Member::new(one.member(), 1)).collect();
@@ -474,6 +474,53 @@ mod tests {
         assert!(Arc::ptr_eq(running(&second).unwrap(), &ejected));
         assert!(running(&third).is_none());
         assert_eq!((table.ready_count(), table.index_of(replica(9).member())), (1, None));
+    }
+
+    #[test]
+    fn standby_replicas_follow_the_owners_and_leave_ready_members_out() {
+        let replicas: Vec<Arc<Replica>> = (1..=6).map(replica).collect();
+        let members: Vec<Member> =
+            replicas.iter().map(|replica| Member::new(replica.member(), 1)).collect();
+        let config = PlacementConfig::Ring(RingConfig::default());
+        let placement = Arc::new(Placement::build(&config, &members).unwrap());
+        let table = |standby: &[usize]| {
+            let ready = [0, 3].map(|place| Arc::clone(&replicas[place]));
+            let standby: Vec<_> =
+                standby.iter().map(|place| Arc::clone(&replicas[*place])).collect();
+            let pool = Arc::<Pool>::default();
+            Table::new(&pool, Arc::clone(&placement), ready, Vec::new(), Vec::new())
+                .with_standby(standby)
+        };
+        let all = table(&[0, 1, 4, 5]);
+        for key in 0..50_u32 {
+            let key = key.to_be_bytes();
+            let owners = placement.owners(&key).filter(|member| [1, 4, 5].contains(member));
+            let expected: Vec<ReplicaId> = owners.map(|member| replicas[member].id()).collect();
+            let standby: Vec<ReplicaId> = all.standby_of(&key).map(|it| it.id()).collect();
+            assert_eq!(standby, expected);
+        }
+        assert_eq!((all.all_standby().count(), all.ready_count()), (3, 2));
+        assert_eq!(table(&[]).standby_of(b"x").count(), 0);
+        assert_eq!(table(&[0, 3]).standby_of(b"x").count(), 0);
+    }
+
+    #[test]
+    fn what_a_standby_replica_has_is_no_load_of_the_ready_ones() {
+        let pool = Arc::<Pool>::default();
+        let made = |seat: u32| {
+            let seat = Seat::new(seat).unwrap();
+            let (id, name) = (ReplicaId(seat.get().into()), Hostname::of_seat(seat));
+            let address = "127.0.0.1:1".parse().unwrap();
+            Arc::new(Replica::new(id, name, MemberId::Seat(seat), address, &pool))
+        };
+        let (ready, standby) = (made(1), made(2));
+        let members = [&ready, &standby].map(|replica| Member::new(replica.member(), 1));
+        let config = PlacementConfig::Ring(RingConfig::default());
+        let placement = Arc::new(Placement::build(&config, &members).unwrap());
+        let table = Table::new(&pool, placement, [Arc::clone(&ready)], Vec::new(), Vec::new())
+            .with_standby([Arc::clone(&standby)]);
+        let _in_flight = [ready.enter().unwrap(), standby.enter().unwrap()];
+        assert_eq!(table.load().in_flight, 1);
     }
 
     #[test]

@@ -14,9 +14,17 @@ use crate::support::{Balancer, request, wait_for};
 use crate::tls::http2::{Client, ask, by_http2};
 use crate::tls::{Files, tls_port};
 
-/// The balancer does not learn of a failure by a probe, and an ejection lasts.
-const ARGUMENTS: [&str; 6] =
-    ["--health-interval", "1h", "--outliers-base", "1h", "--outliers-max", "1h"];
+/// An ejection lasts, and those that look bad are never believed to be good.
+const ARGUMENTS: [&str; 8] = [
+    "--health-interval",
+    "1h",
+    "--health-panic",
+    "100%",
+    "--outliers-base",
+    "1h",
+    "--outliers-max",
+    "1h",
+];
 
 /// A server that is ejected and works, and one that is ready and refuses connections.
 struct Pair {
@@ -68,7 +76,7 @@ fn counted(balancer: &Balancer) -> u64 {
 
 #[test]
 fn an_ejected_server_that_works_answers_where_the_ready_one_refuses() {
-    let every = "[[route]]\npaths = [\"/*\"]\n";
+    let every = "[[route]]\npaths = [\"/sent/*\"]\n";
     let hedged = format!("{every}hedge = {{ after = \"20s\", budget = \"100%\" }}");
     let first = format!("{every}send = \"first\"\nattempts = 1");
     for text in ["", &hedged, &first] {
@@ -84,7 +92,8 @@ fn an_ejected_server_that_works_answers_where_the_ready_one_refuses() {
             assert_eq!(answer.status, 201, "{method} {id} {text}: {answer:?}");
             assert_eq!(pair.works.seen_with(&format!("{method} {path} ")).len(), 1, "{text}");
         }
-        assert_eq!(counted(&pair.balancer), 200, "{text}");
+        // The one that refuses is a last resort, too, once it is ejected.
+        assert!(counted(&pair.balancer) >= 200, "{text}");
     }
 }
 
@@ -103,7 +112,7 @@ fn requests_of_http_2_clients_have_the_same_last_resort() {
             assert_eq!(client.send(request, &[]).await.unwrap().head.status(), 201);
         }
     });
-    assert_eq!(counted(&pair.balancer), 20);
+    assert!(counted(&pair.balancer) >= 20);
 }
 
 #[test]
@@ -126,7 +135,8 @@ fn a_post_that_may_have_been_done_is_not_sent_to_a_last_resort() {
         events(&balancer, "ejected").pop()
     });
     wait_for("its absence", || (in_state(&fleet(&balancer), "ready") == 1).then_some(()));
-    (status.store(200, Ordering::SeqCst), said.store(1, Ordering::SeqCst));
+    status.store(200, Ordering::SeqCst);
+    said.store(1, Ordering::SeqCst);
     for id in 0..5 {
         let path = format!("/once/{id}");
         assert_eq!(request(balancer.address, "POST", &path, &[], b"x").status, 502);
@@ -141,7 +151,7 @@ fn a_post_that_may_have_been_done_is_not_sent_to_a_last_resort() {
 
 #[test]
 fn servers_that_fail_their_health_checks_answer_where_none_is_ready() {
-    let arguments = ["--health-interval", "50ms", "--health-panic", "0%"];
+    let arguments = ["--health-interval", "50ms", "--health-panic", "100%"];
     let (servers, balancer) = over_listed(3, &arguments);
     servers[0].close();
     servers.iter().skip(1).for_each(|server| server.health(500));
@@ -159,5 +169,5 @@ fn servers_that_fail_their_health_checks_answer_where_none_is_ready() {
     // Where none is left the client is told at once.
     servers.iter().skip(1).for_each(super::listed::Listed::close);
     let answer = request(balancer.address, "POST", "/x", &[], b"");
-    assert_eq!(answer.status, 502, "{answer:?}");
+    assert_eq!((answer.status, &answer.message()[..]), (503, "<Error> no replica is ready"));
 }

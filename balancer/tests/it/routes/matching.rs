@@ -193,7 +193,8 @@ fn a_route_has_its_own_number_of_attempts() {
                 [[route]]\npaths = [\"/twice\"]\nretry = { attempts = 2 }\n\
                 [outliers]\nconsecutive = 0";
     let routed = routed(&[a, b, c], text);
-    for (path, attempts) in [("/once", 1), ("/twice", 2), ("/default", 3)] {
+    // After a lost connection there is one attempt more at most, whatever the route says.
+    for (path, attempts) in [("/once", 1), ("/twice", 2), ("/default", 2)] {
         assert_eq!(ask_once(&routed.balancer, &format!("GET {path}"), "").status, 502);
         let seen: usize = upstreams.iter().map(|upstream| upstream.seen_with(path).len()).sum();
         assert_eq!(seen, attempts, "{path}");

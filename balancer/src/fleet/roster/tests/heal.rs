@@ -139,6 +139,43 @@ fn errors_eject_for_a_time_but_never_too_many_and_never_the_last() {
 }
 
 #[test]
+fn replicas_that_run_and_were_ready_are_a_last_resort() {
+    let mut world = World::booted_with(FleetConfig { panic: None, ..config() }, 6, 1);
+    assert_eq!(world.standby(), [""; 0]);
+    world.roster.erred(&name("S1"), world.now);
+    world.fail_probes("S2");
+    world.engine.containers.get_mut(&name("S3")).unwrap().paused = true;
+    world.list();
+    world.fail_probes("S5");
+    world.roster.enable(&name("S5"), false, 0);
+    world.act();
+    // S3 is frozen and S5 switched off.
+    assert_eq!(world.serving(), ["S4", "S6"]);
+    assert_eq!(world.standby(), ["S1", "S2"]);
+    // One that is dead is none, and its successor was never ready.
+    world.kill(1);
+    world.list();
+    assert_eq!(world.standby(), ["S1"]);
+    world.now += 60 * SECOND;
+    world.act();
+    assert!(!world.standby().contains(&"S1".to_owned()), "it is ready again");
+}
+
+#[test]
+fn a_replica_that_was_restarted_is_a_last_resort_and_a_new_one_is_not() {
+    let mut world = World::booted(2, 1);
+    world.roster.add(change(1, &[]), world.now).unwrap();
+    world.act();
+    world.finish_calls();
+    assert_eq!(world.standby(), [""; 0], "the new one was never ready");
+    // It gets another address.
+    world.engine.containers.get_mut(&name("S1")).unwrap().created += 1_000;
+    world.list();
+    assert!(!world.serving().contains(&"S1".to_owned()));
+    assert_eq!(world.standby(), ["S1"]);
+}
+
+#[test]
 fn a_death_is_healed_by_a_spare_at_once_and_a_new_spare_follows() {
     let mut world = World::booted_with(FleetConfig { spares: 1, ..config() }, 3, 1);
     assert_eq!(world.engine.containers.len(), 4);

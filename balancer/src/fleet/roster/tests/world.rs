@@ -374,6 +374,12 @@ impl World {
         serving.sort();
         serving
     }
+
+    pub(super) fn standby(&self) -> Vec<String> {
+        let mut standby: Vec<String> = self.roster.standby().map(ToString::to_string).collect();
+        standby.sort();
+        standby
+    }
 }
 
 impl Engine {
