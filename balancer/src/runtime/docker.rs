@@ -18,7 +18,7 @@
 //! | `POST /networks/create` | unless it is |
 //! | `DELETE /networks/ID` | a clean end, if it was made here |
 //! | `POST /images/create` | pulling, unless `pull = "never"` |
-//! | `GET /volumes`, `POST /volumes/create`, `DELETE /volumes/NAME` | leases of the pool's balancers |
+//! | `GET /volumes`, `POST /volumes/create`, `DELETE /volumes/NAME` | leases of the pool's balancers; none where the first is denied (403) |
 //! | `GET /networks` | `balancer clean` |
 
 mod body;
@@ -475,6 +475,17 @@ impl Runtime for Docker {
     }
 
     async fn pool(&self) -> Result<Option<Pool>, RuntimeError> {
+        let leases = self.leases.list().await;
+        if is_status(&leases, 403) {
+            // A proxy before the engine's socket that was set up for an earlier version.
+            warn!(
+                pool = self.own.pool,
+                "no leases: access to the engine's volumes is denied (/volumes); other balancers \
+                 of the pool are not noticed, and a restart does not restore the requested fleet"
+            );
+            return Ok(None);
+        }
+        leases?;
         let derived = self.config.pool.is_none();
         let has_earlier = derived && !self.earlier_containers(None).await?.is_empty();
         Ok(Some(Pool {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::engine::{Engine, PORT};
+use crate::engine::{Call, Engine, Fault, PORT};
 use crate::support::{Balancer, wait_for};
 
 /// The arguments of a balancer that shares the pool `shop`.
@@ -149,6 +149,20 @@ fn members_are_shown_counted_and_told_when_they_come_and_go() {
         let volumes = engine.world().volumes.len();
         (volumes <= 2).then_some(())
     });
+}
+
+#[test]
+fn where_volumes_are_denied_a_balancer_runs_without_leases_and_says_so() {
+    let engine = Engine::start();
+    engine.fail(Call::Volume, Fault::Status(403, "denied by the proxy"), None);
+    let mut balancer = engine.balancer_with(2, &[]);
+    let warned = balancer.log().into_iter().find(|line| {
+        line.fields["message"].as_str().is_some_and(|text| text.starts_with("no leases: "))
+    });
+    assert_eq!(warned.unwrap().fields["level"], "WARN");
+    assert!(fleet(&balancer)["pool"].is_null());
+    stop(&mut balancer);
+    assert_eq!(engine.world().ours().count(), 0);
 }
 
 #[test]
