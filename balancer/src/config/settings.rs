@@ -87,7 +87,8 @@ pub struct Settings {
 
     /// What each replica runs: a program and its arguments, run without a shell, with PORT and
     /// SERVER_ID in its environment and {port}, {seat}, {hostname} filled in [default: process:
-    /// the embedded demo replica; docker: the image's own]
+    /// the embedded demo replica; docker: the image's own]. With the process runtime, a program that
+    /// does not exist or may not be executed is an error at the start
     #[arg(long, env = "BALANCER_COMMAND", value_name = "COMMAND")]
     pub command: Option<CommandLine>,
 

@@ -143,10 +143,11 @@ pub(super) fn push(kind: Kind, parts: &[&[u8]]) {
 /// Waits until all lines are written, `within` at most: a stream that nobody reads must not keep
 /// the process from ending.
 pub(super) fn flush(within: Duration) {
-    let deadline = Instant::now() + within;
-    // Standard output first: what is dropped there is reported on standard error.
-    STDOUT.flush(deadline);
-    STDERR.flush(deadline);
+    let now = Instant::now();
+    // Standard output first: what is dropped there is reported on standard error. If it is stuck,
+    // half of the time is left for the log.
+    STDOUT.flush(now + within / 2);
+    STDERR.flush(now + within);
 }
 
 // === impl Queue ===

@@ -15,11 +15,16 @@ const SOON: Duration = Duration::from_secs(10);
 /// Requests of the issue: 288 of them passed before this existed.
 const REQUESTS: usize = 5_000;
 
-/// Sends requests with access-log lines of more than 2 KiB, more than pipe and queue hold.
-fn send_requests(balancer: &Balancer) {
+/// Sends requests until their lines in the access log are more than pipe and queue hold, as fast as
+/// long targets allow.
+fn fill_log(balancer: &Balancer) {
+    send_requests(balancer, 800, 7_500);
+}
+
+fn send_requests(balancer: &Balancer, requests: usize, query: usize) {
     let mut client = Client::of(balancer);
-    let query = "x".repeat(2_000);
-    for number in 0..REQUESTS {
+    let query = "x".repeat(query);
+    for number in 0..requests {
         client.send(format!("GET /home?{query} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
         assert_eq!(client.must_answer(&format!("request {number}")).status, 200);
     }
@@ -42,7 +47,7 @@ fn reported(balancer: &Balancer, kind: &str) -> u64 {
 fn a_log_that_is_not_read_delays_no_request_and_its_dropped_lines_are_reported() {
     let balancer = Balancer::with_replicas(2, &["--access-log"]);
     balancer.stop_reading();
-    send_requests(&balancer);
+    send_requests(&balancer, REQUESTS, 2_000);
     assert_eq!(balancer.replicas().len(), 2);
     let lost = dropped(&balancer, "stderr", "access");
     assert!(lost > 0.0, "more was written than pipe and queue hold");
@@ -62,7 +67,7 @@ fn a_balancer_whose_log_is_not_read_stops_in_time_and_with_all_its_replicas() {
     let mut balancer = Balancer::with_replicas(2, &["--access-log"]);
     let processes = balancer.replica_processes();
     balancer.stop_reading();
-    send_requests(&balancer);
+    fill_log(&balancer);
     let began = Instant::now();
     balancer.signal(Signal::TERM);
     assert!(balancer.wait().success());
@@ -74,7 +79,7 @@ fn a_balancer_whose_log_is_not_read_stops_in_time_and_with_all_its_replicas() {
 fn a_second_signal_ends_a_balancer_whose_log_is_not_read() {
     let mut balancer = Balancer::with_replicas(1, &["--access-log"]);
     balancer.stop_reading();
-    send_requests(&balancer);
+    fill_log(&balancer);
     // A request that never ends keeps the balancer until `timeouts.drain` is over.
     let _client =
         Client::sending(&balancer, b"POST /home HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n");
