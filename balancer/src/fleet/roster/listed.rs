@@ -279,7 +279,6 @@ impl Roster {
             record.phase = Phase::Starting { since: now };
             self.revision += 1;
         }
-        let Some(record) = self.records.get_mut(&observed.hostname) else { return };
         if record.address != observed.address || record.place != observed.place {
             record.leaves = Some(Leave::AtOnce);
             self.revision += 1;

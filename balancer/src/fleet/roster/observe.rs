@@ -198,7 +198,12 @@ impl Roster {
         else {
             return;
         };
-        seat.failure = Some(chain(&failed).into());
+        seat.failure = Some(if let Failed::Died { hostname, death } = &failed {
+            // It may have been ready before.
+            format!("replica {:?} ended: {death}", hostname.as_str()).into()
+        } else {
+            chain(&failed).into()
+        });
         if let Some(change) = seat.change {
             return self.fail_change(change, failed);
         }

@@ -196,6 +196,8 @@ pub(super) fn reason(record: &Record) -> Option<String> {
         Phase::Dead | Phase::Removing | Phase::RemoveFailed { .. } => match record.death {
             Some(death) => Some(death.to_string()),
             None if record.ready_since.is_some() => None,
+            // What never ran has no address, and that is not the reason.
+            None if record.address.is_none() && record.address_error.is_none() => None,
             None => record.last_reason().map(|reason| reason.to_string()),
         },
         Phase::Launching | Phase::Made { .. } | Phase::Draining { .. } | Phase::StartFailed => None,

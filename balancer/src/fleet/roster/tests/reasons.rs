@@ -164,6 +164,13 @@ fn a_seat_tells_why_it_has_no_replica_until_it_has_one() {
     world.settle();
     assert_eq!(reason(&world), None);
 
+    let mut world = World::booted(1, 1);
+    world.kill(0);
+    world.list();
+    assert_eq!(reason(&world).unwrap(), "replica \"S1\" ended: killed by signal 9");
+    world.settle();
+    assert_eq!(reason(&world), None);
+
     // One that was never ready stays until another is there, with its reason.
     let mut world = World::new(1);
     world.boot(1);
