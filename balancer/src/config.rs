@@ -40,7 +40,7 @@ pub use admission::AdmissionConfig;
 use check::{must, within};
 pub use fleet::HealthConfig;
 pub use forwarding::{ForwardedConfig, RetryConfig};
-pub use limits::{Limits, SHUTDOWN_MARGIN, ShutdownDeadlines, Timeouts};
+pub use limits::{Limits, ShutdownDeadlines, Timeouts};
 pub use listen::{AdminConfig, TlsConfig, Token};
 pub use overload::ReliefConfig;
 pub use route::{DEFAULT_ROUTE, FanConfig, HedgeAfter, HedgeConfig, NO_ROUTE, RouteConfig, Send};

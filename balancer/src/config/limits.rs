@@ -70,7 +70,7 @@ pub struct Limits {
 }
 
 /// What a shutdown may take beside draining and stopping: calls to the engine, above all.
-pub const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
+const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
 
 /// The least and the most for the head of a request or an answer.
 const HEAD: RangeInclusive<Size> = Size(1 << 10)..=Size(1 << 20);

@@ -141,6 +141,9 @@ impl TimeoutSettings {
 
 impl LimitSettings {
     pub(super) fn or(self, other: Self) -> Self {
-        first_of!(self, other; head, fields, response_fields, target, body, connections, connections_per_client;)
+        first_of!(
+            self, other;
+            head, fields, response_fields, target, body, connections, connections_per_client;
+        )
     }
 }
