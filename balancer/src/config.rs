@@ -42,7 +42,7 @@ use check::{must, within};
 pub use engine::EngineConfig;
 pub use fleet::HealthConfig;
 pub use forwarding::{ForwardedConfig, RetryConfig};
-pub use limits::{Limits, SHUTDOWN_MARGIN, ShutdownDeadlines, Timeouts};
+pub use limits::{Limits, ShutdownDeadlines, Timeouts};
 pub use listen::{AdminConfig, TlsConfig, Token};
 pub use overload::ReliefConfig;
 pub use route::{

@@ -262,6 +262,8 @@ fn shutdown(within: Option<Duration>) -> io::Result<impl Future<Output = ()>> {
 #[expect(clippy::disallowed_methods, reason = "a thread whose only task is to wait and to exit")]
 fn end_after(span: Duration) {
     thread::sleep(span);
-    warn!("shutdown hangs: ending at once");
+    // By a thread of its own: the log may be what hangs.
+    thread::spawn(|| warn!("shutdown hangs: ending at once"));
+    thread::sleep(Duration::from_millis(100));
     std::process::exit(1);
 }

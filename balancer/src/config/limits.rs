@@ -73,7 +73,7 @@ pub struct Limits {
 }
 
 /// What a shutdown may take beside draining and stopping: calls to the engine, above all.
-pub const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
+const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
 
 /// The default of `limits.deliveries`: with the default body limit of such routes, 1 MiB, they take
 /// 1 GiB at most.

@@ -192,8 +192,10 @@ fn settings_of_the_engine_and_of_health_checks_need_a_restart() {
 #[test]
 fn keys_and_flags_set_the_same() {
     let by_file = checked(
-        "[timeouts]\nshutdown = \"1m\"\nclient_body = \"1s\"\nreplica_body = \"2s\"\ntunnel = \"3m\"\n\
-         [limits]\nhead = \"1MiB\"\nfields = 10000\nresponse_fields = 9\ntarget = \"1MiB\"\nbody = \"0\"\n\
+        "[timeouts]\nshutdown = \"1m\"\nclient_body = \"1s\"\nreplica_body = \"2s\"\n\
+         tunnel = \"3m\"\n\
+         [limits]\nhead = \"1MiB\"\nfields = 10000\nresponse_fields = 9\ntarget = \"1MiB\"\n\
+         body = \"0\"\n\
          connections = 7\nconnections_per_client = 1\ndeliveries = 3\n\
          [retry]\nattempts = 1\nbudget = \"0.5%\"\nmin_per_second = 0\ndeadline = \"4s\"\n\
          body = \"16MiB\"\nquarantine = \"0s\"\n\

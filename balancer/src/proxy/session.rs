@@ -256,10 +256,11 @@ impl Session {
             }
             return outcome;
         };
-        match error {
-            ProxyError::Loop => worker.log_loop(&self.peer),
-            ProxyError::LargeResponse(bad) => worker.log_large(bad),
-            _ => {}
+        if error == ProxyError::Loop {
+            worker.log_loop(&self.peer);
+        }
+        if let ProxyError::LargeResponse(bad) = error {
+            worker.log_large(bad);
         }
         debug!(%error, path = ?String::from_utf8_lossy(self.request.path(head)), "request failed");
         // What is left of the request must not be taken for the next one.
