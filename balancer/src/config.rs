@@ -9,7 +9,7 @@ mod listen;
 mod overload;
 mod placement;
 mod route;
-mod runtime;
+pub mod runtime;
 mod scale;
 mod servers;
 pub mod settings;
@@ -29,7 +29,7 @@ use thiserror::Error;
 
 use crate::fleet::backoff::BackoffConfig;
 use crate::fleet::health::OutlierConfig;
-use crate::fleet::roster::FleetConfig;
+use crate::fleet::roster::{FleetConfig, OnChange, ReleaseConfig};
 use crate::fleet::scale::ScaleConfig;
 use crate::routing::key::KeySource;
 use crate::routing::matching::Target;
@@ -46,7 +46,7 @@ pub use route::{DEFAULT_ROUTE, FanConfig, HedgeAfter, HedgeConfig, NO_ROUTE, Rou
 pub use runtime::{DockerConfig, RuntimeConfig};
 use scale::Room;
 pub use servers::{ServersConfig, ServersError, ServersFile};
-use settings::{LogFormat, RuntimeKind, Settings};
+use settings::{LogFormat, OnChangeKind, RuntimeKind, Settings};
 pub use value::{CommandLine, Server};
 
 /// Everything the program needs, checked.
@@ -82,6 +82,10 @@ pub struct Config {
     pub admission: Option<AdmissionConfig>,
     /// How long a seat stays empty that keeps losing its replica.
     pub respawn: BackoffConfig,
+    /// What a change of what replicas run leads to.
+    pub on_change: OnChange,
+    /// How long a rollout monitors a new replica.
+    pub monitor: Duration,
     /// How the fleet follows its load, if it does.
     pub scale: Option<ScaleConfig>,
     /// Deadlines.
@@ -188,6 +192,11 @@ impl Config {
         let admission = admission::admission(&settings.admission)?;
         let overload = overload::overload(&settings.overload)?;
         let respawn = fleet::respawn(&settings.respawn)?;
+        let monitor = fleet::monitor(&settings.roll)?;
+        let on_change = match settings.on_change.unwrap_or_default() {
+            OnChangeKind::Roll => OnChange::Roll,
+            OnChangeKind::Warn => OnChange::Warn,
+        };
         let spares = within("spares", settings.spares.unwrap_or(0), 0..=1_000)?;
         let timeouts = limits::timeouts(&settings.timeouts)?;
         let limits = limits::limits(&settings.limits)?;
@@ -238,6 +247,8 @@ impl Config {
             overload,
             admission,
             respawn,
+            on_change,
+            monitor,
             scale,
             timeouts,
             limits,
@@ -261,11 +272,12 @@ impl Config {
             pull: running.timeouts.pull,
             ..self.timeouts
         };
+        let (runtime, runtime_stays) = self.runtime.after(&running.runtime);
         let changed = [
             ("listen", self.listen != running.listen),
             ("[admin]", self.admin != running.admin),
             ("[tls]", self.tls != running.tls),
-            ("what replicas are", self.runtime != running.runtime),
+            ("runtime, pull, network, port, pool, servers", runtime_stays),
             ("replicas", self.replicas != running.replicas),
             ("max_replicas", self.max_replicas != running.max_replicas),
             ("keep_replicas", self.keep_replicas != running.keep_replicas),
@@ -281,6 +293,9 @@ impl Config {
             ("log_format, log_level", self.log != running.log),
         ];
         let config = Self {
+            runtime,
+            on_change: self.on_change,
+            monitor: self.monitor,
             routes: self.routes,
             timeouts,
             limits: self.limits,
@@ -320,7 +335,14 @@ impl Config {
             remove_again: Duration::from_secs(5),
             listed: matches!(self.runtime, RuntimeConfig::Static(_)),
             images: matches!(self.runtime, RuntimeConfig::Docker(_)),
+            release: self.release(),
         }
+    }
+
+    /// Returns what replicas run, and how that changes.
+    pub fn release(&self) -> ReleaseConfig {
+        let (on_change, monitor) = (self.on_change, self.monitor);
+        ReleaseConfig { spec: self.runtime.spec(), on_change, monitor }
     }
 }
 

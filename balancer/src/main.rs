@@ -134,8 +134,8 @@ fn run(serve: Serve) -> anyhow::Result<()> {
     actix_web::rt::System::new().block_on(async {
         let shutdown = shutdown()?;
         match config.runtime.clone() {
-            RuntimeConfig::Process { command, env } => {
-                let runtime = Process::new(command, env);
+            RuntimeConfig::Process { .. } => {
+                let runtime = Process::new();
                 balancer::run(config, listeners, runtime, source, shutdown).await?;
             }
             RuntimeConfig::Docker(docker) => {

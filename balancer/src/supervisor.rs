@@ -28,7 +28,9 @@ use crate::fleet::seat::Hostname;
 use crate::prober::{Probe, ProbeError, Prober};
 use crate::routing::placement::{Placement, PlacementConfig};
 use crate::runtime::{Mark, Runtime, RuntimeError};
-use crate::state::{ChangeError, Command, Reply, RingStatus, Shared, SupervisorStatus};
+use crate::state::{
+    ChangeError, Command, Reply, RingStatus, RollOrder, Shared, SupervisorStatus,
+};
 use crate::telemetry::chain;
 use handles::Handles;
 use relief::Relief;
@@ -244,10 +246,20 @@ impl<R: Runtime> Supervisor<R> {
                     Err(refused) => answer(reply, Err(refused.into())),
                 }
             }
-            Command::Roll { request, reply } => {
-                let begun = self.roster.roll(request, Instant::now()).map_err(ChangeError::from);
-                let status = |_generation| self.roster.roll_status().ok_or(ChangeError::Busy);
-                answer(reply, begun.and_then(status));
+            Command::Roll { order, reply } => {
+                let now = Instant::now();
+                let done = match order {
+                    RollOrder::Begin(request) => self.roster.roll(request, now).map(drop),
+                    RollOrder::Back => self.roster.roll_back(now),
+                    RollOrder::Pause => self.roster.pause_roll(),
+                    RollOrder::Resume => self.roster.resume_roll(),
+                };
+                let status = |()| self.roster.roll_status(now).ok_or(ChangeError::Busy);
+                answer(reply, done.map_err(ChangeError::from).and_then(status));
+            }
+            Command::Configure { release, reply } => {
+                self.roster.configure(release, Instant::now());
+                answer(reply, Ok(()));
             }
             Command::Node { hostname, enable, reply } => {
                 answer(reply, Ok(self.node(&hostname, enable)));

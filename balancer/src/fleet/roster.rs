@@ -30,15 +30,17 @@ use super::health::{Ejection, Health, HealthLimits, OutlierConfig};
 use super::listed::Server;
 use super::observed::{Observed, Place, Trouble};
 use super::plan::Phase;
-use super::release::Release;
+use super::release::{Fingerprint, Release};
 use super::seat::{Hostname, MemberId, Seat};
 use listed::Enlisting;
 pub use occupants::{Occupant, Standing};
 use record::Record;
 pub use rehearse::{Rehearsal, Rehearsed};
-use roll::Roll;
-pub use roll::RollRequest;
-pub use status::{FleetStatus, ReplicaStatus, RollStatus, SeatStatus, SpareStatus};
+use roll::{Ended, Roll};
+pub use roll::{OnChange, ReleaseConfig, RollRequest};
+pub use status::{
+    EarlierRoll, FleetStatus, ReleaseStatus, ReplicaStatus, RollStatus, SeatStatus, SpareStatus,
+};
 
 /// Bounds of a fleet.
 #[derive(Clone, Debug)]
@@ -71,6 +73,8 @@ pub struct FleetConfig {
     pub listed: bool,
     /// Whether a replica has an image.
     pub images: bool,
+    /// What replicas run, and how that changes.
+    pub release: ReleaseConfig,
 }
 
 /// What the supervisor is to do for the roster.
@@ -122,7 +126,16 @@ pub struct Roster {
     dismissed: VecDeque<Hostname>,
     /// What all replicas are to run.
     target: Release,
+    /// The last release to which the whole fleet had converged: what seats run until a rollout
+    /// comes to them, and what it falls back on.
+    good: Release,
+    /// The one before, until a rollback has used it.
+    last_good: Option<Release>,
     roll: Option<Roll>,
+    /// Rollouts that are over, the latest last.
+    ended: VecDeque<Ended>,
+    /// The configuration of which a warning was given.
+    warned: Option<Fingerprint>,
     spare_backoff: Backoff,
     spares_not_before: Option<Instant>,
     panicking: bool,
@@ -154,6 +167,8 @@ struct SeatRecord {
     /// What it had when the runtime was lost: starts that fail meanwhile are no fault of its.
     before_outage: Option<Backoff>,
     change: Option<ChangeId>,
+    /// The generation of the release to which it was updated, or is being updated.
+    turn: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -171,6 +186,7 @@ const GONE_KEPT: usize = 4_096;
 impl Roster {
     /// A fleet of nothing.
     pub fn new(config: FleetConfig) -> Self {
+        let release = Release::new(0, 0, &config.release.spec, config.release.spec.clone());
         Self {
             config,
             seats: BTreeMap::new(),
@@ -179,8 +195,12 @@ impl Roster {
             orders: Vec::new(),
             gone: VecDeque::new(),
             dismissed: VecDeque::new(),
-            target: Release::default(),
+            target: release.clone(),
+            good: release,
+            last_good: None,
             roll: None,
+            ended: VecDeque::new(),
+            warned: None,
             spare_backoff: Backoff::default(),
             spares_not_before: None,
             panicking: false,
@@ -198,7 +218,8 @@ impl Roster {
     /// `replicas` on the first seats. Goes on with a rolling update that was under way.
     pub fn boot(&mut self, mut running: Vec<Observed>, replicas: usize, now: Instant) {
         running.sort_by_key(|replica| (replica.created, replica.place));
-        self.follow(&running, now);
+        self.complete(&mut running);
+        self.resume(&running, now);
         for observed in running {
             if let (Some(seat), false) = (observed.place.seat(), observed.leaving) {
                 self.claim(seat, observed.condition.death().is_some(), now);
@@ -212,6 +233,7 @@ impl Roster {
                 self.seats.insert(seat, SeatRecord { name, first: true, ..record });
             }
         }
+        self.follow_configuration(now);
         self.revision += 1;
     }
 
@@ -293,7 +315,9 @@ impl Roster {
             else {
                 continue;
             };
-            let rank = |record: &Record| (record.is_ready(), self.is_fit(record));
+            let rank = |record: &Record| {
+                (record.is_ready(), self.is_fit(record), record.release.fits(&self.good))
+            };
             let better = serving.get(&member).is_none_or(|(_, other)| rank(other) < rank(record));
             if better {
                 serving.insert(member, (hostname, record));
@@ -362,6 +386,7 @@ impl Roster {
             not_before: now,
             before_outage: None,
             change: None,
+            turn: None,
         }
     }
 

@@ -25,7 +25,6 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::{Mark, ReplicaSpec, Runtime, RuntimeError};
-use crate::config::CommandLine;
 use crate::config::value::{filled, seat_text};
 use crate::fleet::change::Death;
 use crate::fleet::observed::{Condition, Observed, Place};
@@ -45,8 +44,6 @@ pub const SHIM: &str = "replica-shim";
 /// Child processes.
 #[derive(Debug)]
 pub struct Process {
-    command: Option<CommandLine>,
-    env: Vec<(String, String)>,
     children: RefCell<BTreeMap<Hostname, Running>>,
     started: RefCell<u64>,
     changed: Rc<Notify>,
@@ -65,12 +62,9 @@ struct Running {
 // === impl Process ===
 
 impl Process {
-    /// Runs `command` for each replica, the embedded demo replica where there is none, with
-    /// `env` besides `PORT` and `SERVER_ID`.
-    pub fn new(command: Option<CommandLine>, env: Vec<(String, String)>) -> Self {
+    /// Returns the runtime without a child. What each child runs is in its release.
+    pub fn new() -> Self {
         Self {
-            command,
-            env,
             children: RefCell::default(),
             started: RefCell::default(),
             changed: Rc::default(),
@@ -79,8 +73,8 @@ impl Process {
 
     fn spawn(&self, what: &ReplicaSpec, port: u16) -> Result<Child, RuntimeError> {
         let me = own_program();
-        let configured = self.command.as_ref().map(CommandLine::words);
-        let words: Vec<OsString> = match what.release.spec.command.as_deref().or(configured) {
+        let spec = what.release.spec();
+        let words: Vec<OsString> = match spec.command.as_deref() {
             Some(words) => {
                 let words = filled(words, port, what.seat, &what.hostname);
                 words.into_iter().map(OsString::from).collect()
@@ -95,7 +89,7 @@ impl Process {
             .args(&words)
             .env("PORT", port.to_string())
             .env("SERVER_ID", seat_text(what.seat))
-            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .envs(&spec.env)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -132,6 +126,12 @@ impl Process {
             .filter(|port| !taken(*port))
             .find(bindable)
             .ok_or(RuntimeError::NoPort { from: PORTS.start, to: PORTS.end - 1 })
+    }
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

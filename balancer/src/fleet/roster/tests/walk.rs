@@ -13,6 +13,11 @@ enum Step {
         image: u8,
         batch: usize,
     },
+    RollBack,
+    PauseRoll(bool),
+    Configure {
+        pids: u32,
+    },
     Call {
         index: usize,
         fails: bool,
@@ -38,6 +43,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (1_usize..5).prop_map(Step::Add),
         2 => (1_usize..5).prop_map(Step::Remove),
         1 => (0_u8..3, 1_usize..4).prop_map(|(image, batch)| Step::Roll { image, batch }),
+        1 => Just(Step::RollBack),
+        1 => any::<bool>().prop_map(Step::PauseRoll),
+        1 => (1_u32..3).prop_map(|pids| Step::Configure { pids }),
         14 => (index(), prop::bool::weighted(0.15))
             .prop_map(|(index, fails)| Step::Call { index, fails }),
         2 => (0_usize..20).prop_map(Step::Kill),
@@ -64,9 +72,21 @@ impl World {
             Step::Add(_) | Step::Remove(_) | Step::Switch => {}
             Step::Roll { image, batch } => {
                 let image = Some(format!("image:{image}"));
-                // One that is under way is not disturbed.
-                let _begun =
-                    self.roster.roll(RollRequest { image, command: None, batch }, self.now).is_ok();
+                let request = RollRequest { image, command: None, batch };
+                self.roster.roll(request, self.now).unwrap();
+            }
+            Step::RollBack => {
+                let _refused = self.roster.roll_back(self.now).is_err();
+            }
+            Step::PauseRoll(paused) => {
+                let roster = &mut self.roster;
+                let result = if paused { roster.pause_roll() } else { roster.resume_roll() };
+                let _refused = result.is_err();
+            }
+            Step::Configure { pids } => {
+                let mut release = self.roster.config.release.clone();
+                release.spec.pids = Some(pids);
+                self.roster.configure(release, self.now);
             }
             Step::Call { index, fails } => {
                 if !self.under_way.is_empty() {
@@ -102,6 +122,7 @@ impl World {
         for container in self.engine.containers.values_mut() {
             (container.paused, container.silent) = (false, false);
         }
+        let _none_is_under_way = self.roster.resume_roll().is_err();
     }
 
     /// Every seat of `size` is taken once by a replica that runs what is wanted, and nothing else
