@@ -22,7 +22,7 @@ fn flagged(arguments: &[&str]) -> Result<Config, String> {
 }
 
 /// Each table, and how the flags of its keys begin.
-const TABLES: [(&str, &str); 16] = [
+const TABLES: [(&str, &str); 17] = [
     ("ring", "ring"),
     ("classic", "classic"),
     ("maglev", "maglev"),
@@ -37,6 +37,7 @@ const TABLES: [(&str, &str); 16] = [
     ("overload", "overload"),
     ("admission", "admission"),
     ("respawn", "respawn"),
+    ("roll", "roll"),
     ("scale", "scale"),
     ("compat", "compat"),
 ];

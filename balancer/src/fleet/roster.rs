@@ -315,10 +315,8 @@ impl Roster {
             else {
                 continue;
             };
-            let rank = |record: &Record| {
-                (record.is_ready(), self.is_fit(record), record.release.fits(&self.good))
-            };
-            let better = serving.get(&member).is_none_or(|(_, other)| rank(other) < rank(record));
+            let better =
+                serving.get(&member).is_none_or(|(_, other)| self.rank(other) < self.rank(record));
             if better {
                 serving.insert(member, (hostname, record));
             }
@@ -343,14 +341,21 @@ impl Roster {
         self.panicking
     }
 
-    /// What `/rep` lists: replicas that joined and run, in the order in which they joined.
+    /// What `/rep` lists: replicas that joined and run, one a member, in the order in which they
+    /// joined. Of two on one seat it lists the one that takes requests.
     pub fn listing(&self) -> Vec<Hostname> {
-        let mut joined: Vec<(u64, &Hostname)> = self
-            .records
-            .iter()
-            .filter(|(_, record)| record.phase == Phase::Up)
-            .filter_map(|(hostname, record)| Some((record.joined?, hostname)))
-            .collect();
+        let mut members: BTreeMap<MemberId, (&Hostname, &Record)> = BTreeMap::new();
+        for (hostname, record) in &self.records {
+            let joined = record.phase == Phase::Up && record.joined.is_some();
+            let Some(member) = record.place.member().filter(|_| joined) else { continue };
+            let rank = |record: &Record| (self.rank(record), std::cmp::Reverse(record.joined));
+            let better = members.get(&member).is_none_or(|(_, other)| rank(other) < rank(record));
+            if better {
+                members.insert(member, (hostname, record));
+            }
+        }
+        let mut joined: Vec<(Option<u64>, &Hostname)> =
+            members.into_values().map(|(hostname, record)| (record.joined, hostname)).collect();
         joined.sort_unstable();
         joined.into_iter().map(|(_, hostname)| hostname.clone()).collect()
     }
@@ -360,6 +365,11 @@ impl Roster {
         record.phase == Phase::Up
             && record.change.is_none()
             && (record.is_ready() || (self.panicking && record.standing.is_doubtful()))
+    }
+
+    /// Orders the replicas of one seat: the greatest takes its requests.
+    fn rank(&self, record: &Record) -> (bool, bool, bool) {
+        (record.is_ready(), self.is_fit(record), record.release.fits(&self.good))
     }
 
     fn is_on_ring(&self, member: MemberId) -> bool {

@@ -9,6 +9,7 @@ mod outliers;
 mod panic;
 mod refused;
 mod roll;
+mod rollout;
 mod slow_start;
 mod spares;
 mod status;

@@ -11,9 +11,10 @@ use crate::support::{Balancer, children_of, kill, variable_of, wait_for};
 
 const KEYS: u32 = 200;
 
-/// A balancer that takes commands from whoever has the token.
+/// A balancer that takes commands from clients with the token, and monitors new replicas shortly.
 pub(super) fn with_token(replicas: usize, arguments: &[&str]) -> Balancer {
-    Balancer::with_replicas(replicas, &[&["--admin-token", TOKEN], arguments].concat())
+    let own = ["--admin-token", TOKEN, "--roll-monitor", "200ms"];
+    Balancer::with_replicas(replicas, &[&own, arguments].concat())
 }
 
 /// The demo replica, with `MARK` in its environment.

@@ -58,7 +58,7 @@ fn a_rollout_replaces_seat_by_seat_and_every_seat_is_served_all_the_time() {
     for _ in 0..1_000 {
         let quiet = world.calm();
         assert_eq!(world.serving().len(), 4);
-        assert_eq!(world.names().len(), world.names().len().max(4));
+        assert_eq!(world.names().len(), 4, "{:?}", world.names());
         assert!(world.engine.containers.len() <= 6, "one more, and one that leaves");
         if quiet {
             break;
@@ -95,15 +95,13 @@ fn no_more_seats_have_their_turn_at_once_than_the_batch() {
     for batch in [1, 2, 3] {
         let mut world = World::booted(5, 1);
         world.roster.roll(to("v2", batch), world.now).unwrap();
-        let mut most = 0;
         until(&mut world, "its end", |world| {
             let (done, _) = world.roster.rolled(world.now);
             let new = images(world).iter().filter(|image| *image == "v2").count();
             assert!(new <= done + batch, "{new} {done}");
             state(world) == "done"
         });
-        most = most.max(world.engine.created);
-        assert_eq!(most, 10, "each seat is started once");
+        assert_eq!(world.engine.created, 10, "each seat is started once");
     }
 }
 
@@ -215,9 +213,12 @@ fn a_container_whose_health_check_has_not_passed_is_not_ready_and_an_unhealthy_o
     // As the engine reports it from the start on.
     let Some(Call::Started(_, Ok(started))) = world.under_way.last_mut() else { panic!() };
     started.condition = Condition::Starting;
-    for _ in 0..20 {
-        world.calm();
-        assert!(!world.serving().contains(&new.to_string()));
+    world.finish_calls();
+    for _ in 0..5 {
+        world.now += SECOND;
+        world.list();
+        world.probe_all();
+        assert_eq!(world.serving(), ["S1", "S2"]);
     }
     assert_eq!((status(&world).done, state(&world)), (0, "rolling"));
     let now = world.now;
@@ -225,7 +226,7 @@ fn a_container_whose_health_check_has_not_passed_is_not_ready_and_an_unhealthy_o
     let unhealthy = Condition::Troubled(Trouble::Unhealthy);
     world.roster.records.get_mut(&new).unwrap().health.observed(unhealthy, now);
     world.act();
-    assert_eq!(state(&world), "rolling-back");
+    assert!(state(&world).starts_with("roll") && state(&world).contains("back"));
     world.settle();
     assert_eq!(images(&world), ["v1"; 2]);
     assert!(status(&world).error.unwrap().contains("unhealthy by its own check"));

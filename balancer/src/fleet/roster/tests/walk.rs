@@ -236,6 +236,53 @@ proptest! {
 
 }
 
+/// What may happen to a fleet that nothing but its rollouts disturbs.
+fn rollout_step() -> impl Strategy<Value = Step> {
+    let index = || any::<prop::sample::Index>().prop_map(|index| index.index(1_000));
+    prop_oneof![
+        2 => (0_u8..4, 1_usize..4).prop_map(|(image, batch)| Step::Roll { image, batch }),
+        1 => Just(Step::RollBack),
+        1 => any::<bool>().prop_map(Step::PauseRoll),
+        1 => (1_u32..3).prop_map(|pids| Step::Configure { pids }),
+        12 => index().prop_map(|index| Step::Call { index, fails: index % 6 == 0 }),
+        3 => Just(Step::BeginListing),
+        3 => Just(Step::EndListing),
+        6 => Just(Step::Probe),
+        4 => (1_u64..4_000).prop_map(Step::Wait),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// Good and bad releases, superseded, paused and rolled back at any moment: no seat is ever
+    /// without a replica that takes requests.
+    #[test]
+    fn no_rollout_ever_takes_a_seat_out_of_service(
+        seed: u64,
+        spares in 0_usize..2,
+        steps in proptest::collection::vec(rollout_step(), 0..200),
+    ) {
+        let mut world = World::booted_with(FleetConfig { spares, ..config() }, 3, seed);
+        world.bad_image = Some("image:1".to_owned());
+        for step in &steps {
+            world.suffer(step);
+            prop_assert_eq!(world.serving().len(), 3, "{:?}: {:#?}", step, world.known());
+        }
+        world.heal();
+        for _ in 0..3_000 {
+            let quiet = world.calm();
+            prop_assert_eq!(world.serving().len(), 3, "{:#?}", world.known());
+            if quiet {
+                break;
+            }
+        }
+        world.check(3)?;
+        let bad = world.engine.containers.values().filter(|c| !c.answers(Some("image:1"))).count();
+        prop_assert_eq!(bad, 0);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 

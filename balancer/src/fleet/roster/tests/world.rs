@@ -434,7 +434,7 @@ impl Engine {
 }
 
 impl Container {
-    fn answers(&self, bad_image: Option<&str>) -> bool {
+    pub(super) fn answers(&self, bad_image: Option<&str>) -> bool {
         let bad = bad_image.is_some() && self.release.spec().image.as_deref() == bad_image;
         self.death.is_none() && !self.made && !self.paused && !self.silent && !bad
     }
