@@ -13,7 +13,12 @@ const KEYS: u32 = 200;
 
 /// A balancer that takes commands from clients with the token, and monitors new replicas shortly.
 pub(super) fn with_token(replicas: usize, arguments: &[&str]) -> Balancer {
-    let own = ["--admin-token", TOKEN, "--roll-monitor", "200ms"];
+    with_monitor(replicas, "200ms", arguments)
+}
+
+/// The same, which monitors new replicas for this time.
+pub(super) fn with_monitor(replicas: usize, monitor: &str, arguments: &[&str]) -> Balancer {
+    let own = ["--admin-token", TOKEN, "--roll-monitor", monitor];
     Balancer::with_replicas(replicas, &[&own, arguments].concat())
 }
 

@@ -8,7 +8,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use super::roll::with_token;
+use super::roll::{with_monitor, with_token};
 use super::{TOKEN, events, fleet, roll, wait_for_roll};
 use crate::load::Load;
 use crate::support::{Answer, Balancer, children_of, request, try_request, variable_of, wait_for};
@@ -89,7 +89,7 @@ impl Drop for Counted {
 #[test]
 fn a_release_that_answers_500_is_rolled_back_by_itself_and_can_be_corrected_meanwhile() {
     for replicas in [1, 4] {
-        let balancer = with_token(replicas, &["--roll-monitor", "5s"]);
+        let balancer = with_monitor(replicas, "5s", &[]);
         let before = balancer.replica_processes();
         let load = Counted::start(&balancer);
         assert_eq!(roll(&balancer, &replica("/usr/bin/env SERVER_FAIL_REQUESTS=1")).status, 202);
@@ -121,7 +121,7 @@ fn a_release_that_answers_500_is_rolled_back_by_itself_and_can_be_corrected_mean
 
 #[test]
 fn a_release_that_exits_shortly_after_it_was_ready_is_rolled_back_and_no_request_fails() {
-    let balancer = with_token(3, &["--roll-monitor", "5s"]);
+    let balancer = with_monitor(3, "5s", &[]);
     let before = balancer.replica_processes();
     let load = Load::start(balancer.address);
     assert_eq!(roll(&balancer, &replica("/usr/bin/timeout 1.5")).status, 202);
@@ -135,7 +135,7 @@ fn a_release_that_exits_shortly_after_it_was_ready_is_rolled_back_and_no_request
 
 #[test]
 fn the_next_seat_has_its_turn_when_the_new_replica_was_ready_for_the_monitoring_time() {
-    let balancer = with_token(2, &["--roll-monitor", "1s"]);
+    let balancer = with_monitor(2, "1s", &[]);
     let load = Load::start(balancer.address);
     assert_eq!(roll(&balancer, &replica("/usr/bin/env MARK=new")).status, 202);
     wait_for_roll(&balancer, "done");
