@@ -290,7 +290,7 @@ fn strike(kind: Kind) -> Option<Strike> {
         Kind::Stop => Some(Strike::Stop),
         Kind::Remove => Some(Strike::Remove),
         Kind::Disconnect => Some(Strike::Disconnect),
-        Kind::Balancer | Kind::Engine | Kind::Add | Kind::Shrink => None,
+        Kind::Balancer | Kind::Engine | Kind::Add | Kind::Shrink | Kind::Rollout => None,
     }
 }
 
@@ -306,6 +306,7 @@ fn undoing(kind: Kind) -> Option<Strike> {
         | Kind::Balancer
         | Kind::Engine
         | Kind::Add
-        | Kind::Shrink => None,
+        | Kind::Shrink
+        | Kind::Rollout => None,
     }
 }

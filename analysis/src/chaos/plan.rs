@@ -33,6 +33,7 @@ pub(crate) struct Plan {
 pub(crate) struct Abilities {
     pub(super) spares: bool,
     pub(super) replaces_hung: bool,
+    pub(super) rollouts: bool,
 }
 
 /// After the last fault, with the load still on: to see what that fault does.
@@ -48,6 +49,8 @@ pub(super) const SLOW_START: &str = "3s";
 const SLOW_SHARE: &str = "0.1";
 /// What the balancer is told of hung replicas, where it can be told.
 pub(super) const REPLACE_AFTER: &str = "5s";
+/// How long a new replica is monitored, where it is.
+const MONITOR: &str = "1s";
 
 // === impl Plan ===
 
@@ -56,13 +59,20 @@ impl Plan {
         self.length - TAIL.min(self.length / 6)
     }
 
-    pub(super) fn steps(&self, runtime: Runtime, seed: u64) -> Vec<Step> {
+    /// Returns the command of process replicas: the replica that would run anyway, with its name
+    /// where it can be seen.
+    pub(super) fn command(setup: &Setup) -> String {
+        format!("env {HOSTNAME}={{hostname}} '{}' replica", setup.balancer.display())
+    }
+
+    pub(super) fn steps(&self, runtime: Runtime, seed: u64, rollouts: bool) -> Vec<Step> {
         schedule(&Draw {
             seed,
             length: self.faults_until(),
             runtime,
             replicas: self.replicas,
             engine: self.restart_engine.is_some(),
+            rollouts,
         })
     }
 
@@ -80,15 +90,16 @@ impl Plan {
         let mut add = |words: [&str; 2]| arguments.extend(words.map(str::to_owned));
         match setup.runtime {
             Runtime::Docker => add(["--network", &self.network]),
-            // The replica that would run anyway, with its name where it can be seen.
-            Runtime::Process => add([
-                "--command",
-                &format!("env {HOSTNAME}={{hostname}} '{}' replica", setup.balancer.display()),
-            ]),
+            Runtime::Process => add(["--command", &Self::command(setup)]),
         }
         if abilities.replaces_hung {
             add(["--health-replace-after", REPLACE_AFTER]);
         }
+        if abilities.rollouts {
+            add(["--roll-monitor", MONITOR]);
+            arguments.push("--admin-programs".to_owned());
+        }
+        let mut add = |words: [&str; 2]| arguments.extend(words.map(str::to_owned));
         if self.spares > 0 {
             add(["--spares", &self.spares.to_string()]);
         }
@@ -134,6 +145,7 @@ impl Abilities {
         Ok(Self {
             spares: has_flag(balancer, "--spares")?,
             replaces_hung: has_flag(balancer, "--health-replace-after")?,
+            rollouts: has_flag(balancer, "--roll-monitor")?,
         })
     }
 }

@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     Add,
     /// `/rm` of one, by its name.
     Shrink,
+    /// A release that does not work is rolled out, then corrected by another rollout.
+    Rollout,
 }
 
 /// One thing to do.
@@ -58,6 +60,8 @@ pub(crate) struct Draw {
     pub(crate) replicas: u32,
     /// Whether there is a command that restarts the engine.
     pub(crate) engine: bool,
+    /// Whether a rollout can be corrected while it is under way.
+    pub(crate) rollouts: bool,
 }
 
 /// Between two steps, in milliseconds.
@@ -72,7 +76,7 @@ const GROWTH: u32 = 2;
 impl Kind {
     /// How often each comes in one bag. A balancer must live for some minutes: its memory is
     /// looked at.
-    const BAG: [(Self, usize); 10] = [
+    const BAG: [(Self, usize); 11] = [
         (Self::Kill, 8),
         (Self::Hang, 4),
         (Self::HangBriefly, 4),
@@ -82,6 +86,7 @@ impl Kind {
         (Self::Disconnect, 4),
         (Self::Balancer, 1),
         (Self::Engine, 1),
+        (Self::Rollout, 1),
         // One that changes the fleet: which way is decided by its size.
         (Self::Add, 4),
     ];
@@ -100,6 +105,7 @@ impl Kind {
             Self::Engine => "engine",
             Self::Add => "add",
             Self::Shrink => "rm",
+            Self::Rollout => "rollout",
         }
     }
 
@@ -121,6 +127,7 @@ impl Kind {
             Self::Engine => "restart of the Docker daemon",
             Self::Add => "`/add` of one",
             Self::Shrink => "`/rm` of one",
+            Self::Rollout => "a bad release rolled out, corrected by another rollout",
         }
     }
 
@@ -136,6 +143,7 @@ impl Kind {
             Self::Disconnect => draw.runtime == Runtime::Docker && draw.replicas > 1,
             Self::Remove => draw.runtime == Runtime::Docker,
             Self::Engine => draw.runtime == Runtime::Docker && draw.engine,
+            Self::Rollout => draw.rollouts,
             Self::Kill
             | Self::Stop
             | Self::ExitLoop
@@ -190,7 +198,7 @@ fn resize(draw: &Draw, fleet: u32, rng: &mut StdRng) -> Kind {
 /// Whom it hits: one of the seats that are always there, or the last one for `/rm`.
 fn seats(kind: Kind, replicas: u32, fleet: u32, rng: &mut StdRng) -> Vec<u32> {
     match kind {
-        Kind::Balancer | Kind::Engine | Kind::Add => Vec::new(),
+        Kind::Balancer | Kind::Engine | Kind::Rollout | Kind::Add => Vec::new(),
         Kind::Shrink => vec![fleet],
         Kind::Kill => {
             let mut all: Vec<u32> = (1..=replicas).collect();
@@ -222,7 +230,8 @@ fn fleet_after(kind: Kind, draw: &Draw, fleet: u32) -> u32 {
         | Kind::ExitLoop
         | Kind::Disconnect
         | Kind::Balancer
-        | Kind::Engine => fleet,
+        | Kind::Engine
+        | Kind::Rollout => fleet,
     }
 }
 
@@ -247,7 +256,7 @@ mod tests {
     use super::*;
 
     fn draw(seed: u64, runtime: Runtime) -> Draw {
-        Draw { seed, length: Duration::from_secs(1_800), runtime, replicas: 5, engine: false }
+        Draw { seed, length: Duration::from_secs(1_800), runtime, replicas: 5, engine: false, rollouts: true }
     }
 
     #[test]
@@ -292,9 +301,11 @@ mod tests {
         for kind in [Kind::Remove, Kind::Disconnect, Kind::Engine] {
             assert!(!process.contains(&kind), "{kind:?}");
         }
-        assert_eq!(process.len(), 8);
-        assert_eq!(kinds(draw(1, Runtime::Docker)).len(), 10);
-        assert_eq!(kinds(Draw { engine: true, ..draw(1, Runtime::Docker) }).len(), 11);
+        assert_eq!(process.len(), 9);
+        assert_eq!(kinds(draw(1, Runtime::Docker)).len(), 11);
+        assert_eq!(kinds(Draw { engine: true, ..draw(1, Runtime::Docker) }).len(), 12);
+        let without = kinds(Draw { rollouts: false, ..draw(1, Runtime::Docker) });
+        assert!(!without.contains(&Kind::Rollout));
     }
 
     #[test]
