@@ -15,8 +15,8 @@ use crate::config::settings::Settings;
 use crate::config::{Config, ConfigFile};
 use crate::descriptors;
 use crate::proxy::Common;
-use crate::state::Shared;
 use crate::stamp::Stamp;
+use crate::state::Shared;
 use crate::telemetry::chain;
 
 /// How often the file is looked at. What has changed is taken when the next look finds the same,

@@ -28,9 +28,7 @@ use crate::fleet::seat::Hostname;
 use crate::prober::{Probe, ProbeError, Prober};
 use crate::routing::placement::{Placement, PlacementConfig};
 use crate::runtime::{Mark, Runtime, RuntimeError};
-use crate::state::{
-    ChangeError, Command, Reply, RingStatus, RollOrder, Shared, SupervisorStatus,
-};
+use crate::state::{ChangeError, Command, Reply, RingStatus, RollOrder, Shared, SupervisorStatus};
 use crate::telemetry::chain;
 use handles::Handles;
 use relief::Relief;

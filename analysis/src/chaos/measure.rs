@@ -149,7 +149,9 @@ impl Seen<'_> {
             return None;
         }
         let from = match fault.kind {
-            Kind::Balancer | Kind::Engine | Kind::Add | Kind::Shrink | Kind::Rollout => fault.ended?,
+            Kind::Balancer | Kind::Engine | Kind::Add | Kind::Shrink | Kind::Rollout => {
+                fault.ended?
+            }
             Kind::HangBriefly | Kind::Disconnect | Kind::Hang => self.detected(fault)?,
             Kind::Kill | Kind::Stop | Kind::Remove | Kind::ExitLoop => fault.struck,
         };

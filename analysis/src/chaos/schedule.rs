@@ -256,7 +256,14 @@ mod tests {
     use super::*;
 
     fn draw(seed: u64, runtime: Runtime) -> Draw {
-        Draw { seed, length: Duration::from_secs(1_800), runtime, replicas: 5, engine: false, rollouts: true }
+        Draw {
+            seed,
+            length: Duration::from_secs(1_800),
+            runtime,
+            replicas: 5,
+            engine: false,
+            rollouts: true,
+        }
     }
 
     #[test]

@@ -534,7 +534,8 @@ fn what_changes_while_it_runs_takes_effect_or_is_told() {
 #[test]
 fn what_replicas_run_can_change_while_the_balancer_runs() {
     let running = checked("env = [\"A=1\"]").unwrap();
-    let text = "command = \"run it\"\nenv = [\"A=2\"]\non_change = \"warn\"\n[roll]\nmonitor = \"1s\"";
+    let text =
+        "command = \"run it\"\nenv = [\"A=2\"]\non_change = \"warn\"\n[roll]\nmonitor = \"1s\"";
     let (config, stays) = checked(text).unwrap().after(running);
     assert_eq!(stays, [""; 0]);
     let release = config.release();

@@ -274,7 +274,9 @@ impl What {
             What::Enabled(_) => "replica takes requests again",
             What::Panic { .. } => "most replicas look bad: the probe is taken to be wrong",
             What::PanicOver => "most replicas look good again",
-            What::SpecChanged { rolls: true, .. } => "configuration of replicas changed: rolling out",
+            What::SpecChanged { rolls: true, .. } => {
+                "configuration of replicas changed: rolling out"
+            }
             What::SpecChanged { rolls: false, .. } => {
                 "configuration of replicas changed: not rolled out, because of 'on_change'"
             }

@@ -105,10 +105,9 @@ impl Condition {
     pub fn death(self) -> Option<Death> {
         match self {
             Condition::Dead(death) => Some(death),
-            Condition::Made
-            | Condition::Starting
-            | Condition::Running
-            | Condition::Troubled(_) => None,
+            Condition::Made | Condition::Starting | Condition::Running | Condition::Troubled(_) => {
+                None
+            }
         }
     }
 

@@ -59,6 +59,8 @@ pub struct Release {
     configured: Option<Fingerprint>,
     spec: Arc<Spec>,
     fingerprint: Fingerprint,
+    /// The fingerprint without an image ID.
+    unpinned: Fingerprint,
 }
 
 /// A release as it is written down.
@@ -82,9 +84,8 @@ pub struct Difference {
 }
 
 /// Parts of the names of variables whose values are not logged.
-const SECRET: [&str; 11] = [
-    "SECRET", "TOKEN", "PASS", "PWD", "KEY", "CRED", "AUTH", "PRIVATE", "DSN", "SALT", "CERT",
-];
+const SECRET: [&str; 11] =
+    ["SECRET", "TOKEN", "PASS", "PWD", "KEY", "CRED", "AUTH", "PRIVATE", "DSN", "SALT", "CERT"];
 
 // === impl Spec ===
 
@@ -211,7 +212,9 @@ impl Release {
 
     fn of(generation: u64, since: u64, configured: Option<Fingerprint>, spec: Arc<Spec>) -> Self {
         let fingerprint = spec.fingerprint();
-        Self { generation, since, configured, spec, fingerprint }
+        let unpinned =
+            if spec.digest.is_some() { spec.unpinned().fingerprint() } else { fingerprint };
+        Self { generation, since, configured, spec, fingerprint, unpinned }
     }
 
     /// Returns the number of the release.
@@ -279,16 +282,13 @@ impl Release {
         let unknown = self.spec.digest.is_none() || target.spec.digest.is_none();
         self.generation >= target.since
             && (self.fingerprint == target.fingerprint
-                || unknown && self.spec.unpinned() == target.spec.unpinned())
+                || unknown && self.unpinned == target.unpinned)
     }
 
     /// Takes the image ID of a replica that was started for this release, if it is the first one.
     pub fn pin(&mut self, started: &Self) {
         let first = self.spec.digest.is_none() && started.spec.digest.is_some();
-        if first
-            && self.generation == started.generation
-            && self.spec.unpinned() == started.spec.unpinned()
-        {
+        if first && self.generation == started.generation && self.unpinned == started.unpinned {
             *self = self.with_spec(started.spec().clone());
         }
     }

@@ -215,7 +215,8 @@ impl Roster {
     }
 
     /// Begins: adopts what runs already, on the seats it has; where nothing does, asks for
-    /// `replicas` on the first seats. Goes on with a rolling update that was under way.
+    /// `replicas` on the first seats. Goes on with a rollout that was under way, and follows a change
+    /// of the configuration.
     pub fn boot(&mut self, mut running: Vec<Observed>, replicas: usize, now: Instant) {
         running.sort_by_key(|replica| (replica.created, replica.place));
         self.complete(&mut running);

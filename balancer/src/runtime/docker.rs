@@ -224,8 +224,7 @@ impl Docker {
     /// Makes the replica's container from the image of its release. An image that is gone from the
     /// engine is pulled again by its reference, which may stand for the same image still.
     async fn create(&self, what: &ReplicaSpec) -> Result<String, RuntimeError> {
-        let spec =
-            self.pins.pinned(&self.api, &self.puller, &self.config, &what.release).await?;
+        let spec = self.pins.pinned(&self.api, &self.puller, &self.config, &what.release).await?;
         let began = Instant::now();
         let created = self.create_now(what, &spec).await;
         let policy = self.config.pull;

@@ -64,11 +64,7 @@ struct Running {
 impl Process {
     /// Returns the runtime without a child. What each child runs is in its release.
     pub fn new() -> Self {
-        Self {
-            children: RefCell::default(),
-            started: RefCell::default(),
-            changed: Rc::default(),
-        }
+        Self { children: RefCell::default(), started: RefCell::default(), changed: Rc::default() }
     }
 
     fn spawn(&self, what: &ReplicaSpec, port: u16) -> Result<Child, RuntimeError> {

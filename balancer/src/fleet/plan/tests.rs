@@ -216,7 +216,8 @@ fn a_replica_that_takes_requests_leaves_only_for_one_that_was_monitored() {
     };
     let new = Fake { created: Some(2), ..Fake::new("new", seat(1).into(), Phase::Up) };
     let drains = [Action::Drain(old.hostname.clone(), Why::Replaced)];
-    let planned = |old: &Fake, new: &Fake| planned(&wanted, &[old.clone(), new.clone()], now).actions;
+    let planned =
+        |old: &Fake, new: &Fake| planned(&wanted, &[old.clone(), new.clone()], now).actions;
     assert_eq!(planned(&old, &Fake { proven: false, ..new.clone() }), []);
     assert_eq!(planned(&old, &Fake { ready: false, proven: false, ..new.clone() }), []);
     assert_eq!(planned(&old, &new), drains);

@@ -25,7 +25,7 @@ impl Roster {
         }
         let due = [due, self.give_turns(now)].into_iter().flatten().min();
         let desired = self.desired();
-        let good = self.good_seats();
+        let good = if self.is_converged() { BTreeSet::new() } else { self.good_seats() };
         let observed =
             self.records.iter().map(|(hostname, record)| self.seen(hostname, record, &good, now));
         let plan = plan::plan(&desired, observed, now);

@@ -74,10 +74,7 @@ impl Roster {
     pub(super) fn adopt(&mut self, observed: Observed, now: Instant) {
         let phase = match observed.condition {
             Condition::Dead(_) => Phase::Dead,
-            Condition::Made
-            | Condition::Starting
-            | Condition::Running
-            | Condition::Troubled(_)
+            Condition::Made | Condition::Starting | Condition::Running | Condition::Troubled(_)
                 if observed.leaving =>
             {
                 // Whoever removes it lets its requests finish; if it does not, this one will.

@@ -78,8 +78,12 @@ pub(super) enum RollState {
     Rolling,
     Done,
     /// None where a rollback was asked for, otherwise why the rollout failed.
-    RollingBack { why: Option<String> },
-    RolledBack { why: Option<String> },
+    RollingBack {
+        why: Option<String>,
+    },
+    RolledBack {
+        why: Option<String>,
+    },
     Superseded,
 }
 
@@ -254,9 +258,13 @@ impl Roster {
     }
 
     /// Takes the release of a fleet that was running before the balancer was: the latest is the
-    /// wanted one.
+    /// wanted one. Replicas that have ended count only where no other is left: theirs may be a
+    /// release that was rolled back.
     pub(super) fn resume(&mut self, running: &[Observed], now: Instant) {
         let mut running: Vec<&Observed> = running.iter().filter(|it| !it.leaving).collect();
+        if running.iter().any(|it| it.condition.death().is_none()) {
+            running.retain(|it| it.condition.death().is_none());
+        }
         running.sort_by(|a, b| a.release.cmp(&b.release));
         let Some(latest) = running.last() else { return };
         self.target = latest.release.clone();
@@ -311,6 +319,13 @@ impl Roster {
         }
     }
 
+    /// Reports whether no rollout is under way and every replica runs the wanted release.
+    pub(super) fn is_converged(&self) -> bool {
+        let stale = |record: &Record| record.runs() && !record.release.fits(&self.target);
+        !self.roll.as_ref().is_some_and(|roll| roll.state.is_under_way())
+            && !self.records.values().any(stale)
+    }
+
     /// Returns the seats with a replica of the release that seats keep whose turn has not come.
     pub(super) fn good_seats(&self) -> BTreeSet<Seat> {
         let runs = |record: &&Record| record.runs() && record.release.fits(&self.good);
@@ -331,11 +346,11 @@ impl Roster {
     /// first. Returns when a replica that is being monitored will be proven.
     pub(super) fn give_turns(&mut self, now: Instant) -> Option<Instant> {
         let generation = self.target.generation();
-        let under_way = self.roll.as_ref().is_some_and(|roll| roll.state.is_under_way());
-        let (progress, wake) = self.progress(now);
-        if !under_way && progress.iter().all(|(_, progress)| !progress.stale) {
+        if self.is_converged() {
             return None;
         }
+        let under_way = self.roll.as_ref().is_some_and(|roll| roll.state.is_under_way());
+        let (progress, wake) = self.progress(now);
         let roll = self.roll.as_ref().filter(|_| under_way);
         let paused = roll.is_some_and(|roll| roll.paused);
         let batch = roll.map_or(1, |roll| roll.batch);
@@ -361,7 +376,7 @@ impl Roster {
         waiting.sort_by_key(|(seat, progress)| (progress.ready, *seat));
         for (seat, progress) in waiting {
             // Nothing can be lost by a rollback on a seat that serves nothing.
-            if !(back && !progress.ready) {
+            if !back || progress.ready {
                 if room == 0 {
                     continue;
                 }
@@ -400,7 +415,12 @@ impl Roster {
 
     /// Notes that a replica of `release` died, or could not be started. Reports whether it was a
     /// step of the rollout that is under way.
-    pub(super) fn note_failure(&mut self, release: &Release, failed: &Failed, now: Instant) -> bool {
+    pub(super) fn note_failure(
+        &mut self,
+        release: &Release,
+        failed: &Failed,
+        now: Instant,
+    ) -> bool {
         let seats = self.seats.len();
         let Some(roll) = self.roll_of(release) else { return false };
         roll.failures += 1;
@@ -435,8 +455,8 @@ impl Roster {
     /// Returns the rollout that is under way, if a replica of `release` is a step of it.
     fn roll_of(&mut self, release: &Release) -> Option<&mut Roll> {
         let roll = self.roll.as_mut()?;
-        let step = roll.state == RollState::Rolling
-            && release.generation() == roll.release.generation();
+        let step =
+            roll.state == RollState::Rolling && release.generation() == roll.release.generation();
         step.then_some(roll)
     }
 
@@ -444,12 +464,8 @@ impl Roster {
     fn undo(&mut self, why: Option<String>, now: Instant) {
         let generation = self.target.generation();
         // A configuration that was rolled back is not rolled out again by the next restart.
-        let target = Release::new(
-            generation + 1,
-            0,
-            &self.config.release.spec,
-            self.good.spec().clone(),
-        );
+        let target =
+            Release::new(generation + 1, 0, &self.config.release.spec, self.good.spec().clone());
         let undone = std::mem::replace(&mut self.target, target);
         let rolling = self.roll.as_mut().filter(|roll| roll.state == RollState::Rolling);
         match rolling {
@@ -564,7 +580,14 @@ impl Roster {
 
 impl Roll {
     fn new(release: Release, batch: usize) -> Self {
-        Self { release, batch, state: RollState::Rolling, paused: false, spares: false, failures: 0 }
+        Self {
+            release,
+            batch,
+            state: RollState::Rolling,
+            paused: false,
+            spares: false,
+            failures: 0,
+        }
     }
 
     pub(super) fn name(&self) -> &'static str {

@@ -121,7 +121,8 @@ fn where_it_is_always_pulled_a_rollout_of_the_tag_runs_what_the_registry_has_by_
     let first = registry.push("server", "1");
     let image = registry.image("server");
     let rolls = ["--admin-programs", "--roll-monitor", "0s"];
-    let balancer = pool.balancer(1, &[&["--image", &image, "--pull", "always"], &rolls[..]].concat());
+    let balancer =
+        pool.balancer(1, &[&["--image", &image, "--pull", "always"], &rolls[..]].concat());
     assert_eq!(pool.containers()[0]["Image"], first);
 
     let second = registry.push("server", "2");

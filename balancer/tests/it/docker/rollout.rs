@@ -132,7 +132,8 @@ fn an_image_that_exits_shortly_after_it_was_ready_is_rolled_back_and_no_request_
 
 #[test]
 fn a_tag_that_moves_is_picked_up_by_a_rollout_only_and_a_rollback_needs_no_tag() {
-    let Some((tag, pool)) = engine_with("moved", || Image::build("moves", "LABEL version=1")) else {
+    let Some((tag, pool)) = engine_with("moved", || Image::build("moves", "LABEL version=1"))
+    else {
         return;
     };
     let first = id_of_image(&tag.name);

@@ -142,9 +142,9 @@ fn the_next_seat_has_its_turn_when_the_new_replica_was_ready_for_the_monitoring_
     load.end();
     let log = balancer.log();
     let at = |message: &str, seat: &str| {
-        let found = log.iter().rfind(|line| {
-            line.fields["message"] == message && line.fields["seat"] == seat
-        });
+        let found = log
+            .iter()
+            .rfind(|line| line.fields["message"] == message && line.fields["seat"] == seat);
         found.unwrap_or_else(|| panic!("{message} of seat {seat}")).at
     };
     for seat in ["1", "2"] {

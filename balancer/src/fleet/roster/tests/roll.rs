@@ -326,7 +326,10 @@ fn a_paused_rollout_finishes_its_seat_and_begins_no_other() {
     world.roster.pause_roll().unwrap();
     assert_eq!((state(&world), world.roster.is_rolling()), ("paused", false));
     world.settle();
-    assert_eq!((images(&world), status(&world).done), (vec!["v2".into(), "v1".into(), "v1".into()], 1));
+    assert_eq!(
+        (images(&world), status(&world).done),
+        (vec!["v2".into(), "v1".into(), "v1".into()], 1)
+    );
     // A seat whose turn has not come gets what it had, and one that was updated the new release.
     for index in [0, 1, 2] {
         world.kill(index);
