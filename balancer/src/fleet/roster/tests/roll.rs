@@ -363,14 +363,15 @@ fn seats_without_a_ready_replica_have_their_turn_first() {
     world.fail_probes("S3");
     world.roster.roll(to("v2", 1), world.now).unwrap();
     world.act();
-    let starts: Vec<u32> = world
-        .under_way
-        .iter()
-        .filter_map(|call| match call {
-            Call::Start(place, ..) => place.seat().map(Seat::get),
-            _ => None,
-        })
-        .collect();
+    let started = |call: &Call| match call {
+        Call::Start(place, ..) => place.seat().map(Seat::get),
+        Call::Started(..)
+        | Call::Mark(..)
+        | Call::Marked(..)
+        | Call::Stop(..)
+        | Call::Stopped(..) => None,
+    };
+    let starts: Vec<u32> = world.under_way.iter().filter_map(started).collect();
     assert_eq!(starts, [3]);
     world.settle();
     assert_eq!(images(&world), ["v2"; 3]);
