@@ -92,7 +92,7 @@ const HANG: Duration = Duration::from_secs(25);
 /// Prints the schedule and does nothing.
 pub(crate) fn dry_run(setup_runtime: Runtime, seed: u64, plan: &Plan) {
     let mut at = Duration::ZERO;
-    for step in plan.steps(setup_runtime, seed, true) {
+    for step in plan.steps(setup_runtime, seed, Abilities::ALL) {
         at += step.pause;
         println!("{:8.3} s  {step}", at.as_secs_f64());
     }
@@ -140,6 +140,7 @@ async fn suffer(setup: &Setup, plan: &Plan, abilities: Abilities) -> anyhow::Res
         runtime: setup.runtime,
         replicas,
         restart_engine: plan.restart_engine.clone(),
+        command: Plan::command(setup).into(),
     };
     ensure!(watch.is_full_within(SETTLE).await, "the fleet is not whole at the beginning");
     try_out(&journal, &address, &injector.balancer).await?;
@@ -147,7 +148,7 @@ async fn suffer(setup: &Setup, plan: &Plan, abilities: Abilities) -> anyhow::Res
     let (gets, posts) = plan.loads(setup, &injector.balancer)?;
     let post_ids = posts.ids.clone();
     let (gets, posts) = (launch(gets, true), launch(posts, false));
-    let steps = plan.steps(setup.runtime, setup.seed, abilities.shares);
+    let steps = plan.steps(setup.runtime, setup.seed, abilities);
     let left_out = inject_all(&mut injector, &steps, plan).await?;
     let gets = gets.await.context("the load ended early")?;
     let posts = posts.await.context("the load ended early")?;

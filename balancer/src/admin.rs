@@ -48,7 +48,8 @@ const ADD: &[Method] = &[Method::POST];
 const RM: &[Method] = &[Method::DELETE, Method::POST];
 const READ: &[Method] = REP;
 const REHEARSE: &[Method] = ADD;
-const ROLL: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
+const ROLL: &[Method] = &[Method::GET, Method::HEAD, Method::POST, Method::DELETE];
+const ROLL_STEP: &[Method] = ADD;
 
 /// Puts the admin routes on a listener; they need a [`Data<Admin>`].
 pub fn routes(app: &mut ServiceConfig) {
@@ -58,6 +59,8 @@ pub fn routes(app: &mut ServiceConfig) {
         .route("/admin/fleet", web::to(fleet::fleet))
         .route("/admin/events", web::to(events::events))
         .route("/admin/roll", web::to(fleet::roll))
+        .route("/admin/roll/pause", web::to(fleet::pause_roll))
+        .route("/admin/roll/resume", web::to(fleet::resume_roll))
         .route("/admin/ring", web::to(ring::ring))
         .route("/admin/explain", web::to(explain::explain))
         .route("/admin/rehearse", web::to(rehearse::rehearse))
@@ -159,7 +162,9 @@ fn deny(denied: &Denied) -> HttpResponse {
 
 fn status(error: &ChangeError) -> StatusCode {
     match error {
-        ChangeError::Refused(Refused::Rolling { .. }) => StatusCode::CONFLICT,
+        ChangeError::Refused(Refused::NotRolling { .. } | Refused::NothingToRollBackTo) => {
+            StatusCode::CONFLICT
+        }
         ChangeError::Refused(_)
         | ChangeError::Failed(Failed::NameTaken(_) | Failed::ListedAlready(_)) => {
             StatusCode::BAD_REQUEST

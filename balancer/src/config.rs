@@ -11,7 +11,7 @@ mod listen;
 mod overload;
 mod placement;
 mod route;
-mod runtime;
+pub mod runtime;
 mod scale;
 mod servers;
 pub mod settings;
@@ -31,7 +31,7 @@ use thiserror::Error;
 
 use crate::fleet::backoff::BackoffConfig;
 use crate::fleet::health::OutlierConfig;
-use crate::fleet::roster::FleetConfig;
+use crate::fleet::roster::{FleetConfig, OnChange, ReleaseConfig};
 use crate::fleet::scale::ScaleConfig;
 use crate::routing::key::KeySource;
 use crate::routing::matching::Target;
@@ -52,7 +52,7 @@ pub use route::{
 pub use runtime::{DockerConfig, RuntimeConfig};
 use scale::Room;
 pub use servers::{ServersConfig, ServersError, ServersFile};
-use settings::{LogFormat, RuntimeKind, Settings};
+use settings::{LogFormat, OnChangeKind, RuntimeKind, Settings};
 pub use value::{CommandLine, Server};
 
 /// Everything the program needs, checked.
@@ -90,6 +90,10 @@ pub struct Config {
     pub admission: Option<AdmissionConfig>,
     /// How long a seat stays empty that keeps losing its replica.
     pub respawn: BackoffConfig,
+    /// What a change of what replicas run leads to.
+    pub on_change: OnChange,
+    /// How long a rollout monitors a new replica.
+    pub monitor: Duration,
     /// How the fleet follows its load, if it does.
     pub scale: Option<ScaleConfig>,
     /// Deadlines.
@@ -197,6 +201,11 @@ impl Config {
         let overload = overload::overload(&settings.overload)?;
         let respawn = fleet::respawn(&settings.respawn)?;
         let engine = engine::engine(&settings.engine)?;
+        let monitor = fleet::monitor(&settings.roll)?;
+        let on_change = match settings.on_change.unwrap_or_default() {
+            OnChangeKind::Roll => OnChange::Roll,
+            OnChangeKind::Warn => OnChange::Warn,
+        };
         let spares = within("spares", settings.spares.unwrap_or(0), 0..=1_000)?;
         let timeouts = limits::timeouts(&settings.timeouts)?;
         let limits = limits::limits(&settings.limits)?;
@@ -248,6 +257,8 @@ impl Config {
             overload,
             admission,
             respawn,
+            on_change,
+            monitor,
             scale,
             timeouts,
             limits,
@@ -272,11 +283,12 @@ impl Config {
             shutdown: running.timeouts.shutdown,
             ..self.timeouts
         };
+        let (runtime, runtime_stays) = self.runtime.after(&running.runtime);
         let changed = [
             ("listen", self.listen != running.listen),
             ("[admin]", self.admin != running.admin),
             ("[tls]", self.tls != running.tls),
-            ("what replicas are", self.runtime != running.runtime),
+            ("runtime, pull, network, port, pool, shared, servers", runtime_stays),
             ("[engine]", self.engine != running.engine),
             ("replicas", self.replicas != running.replicas),
             ("max_replicas", self.max_replicas != running.max_replicas),
@@ -293,6 +305,9 @@ impl Config {
             ("log_format, log_level", self.log != running.log),
         ];
         let config = Self {
+            runtime,
+            on_change: self.on_change,
+            monitor: self.monitor,
             routes: self.routes,
             timeouts,
             limits: self.limits,
@@ -333,7 +348,14 @@ impl Config {
             remove_again: Duration::from_secs(5),
             listed: matches!(self.runtime, RuntimeConfig::Static(_)),
             images: matches!(self.runtime, RuntimeConfig::Docker(_)),
+            release: self.release(),
         }
+    }
+
+    /// Returns what replicas run, and how that changes.
+    pub fn release(&self) -> ReleaseConfig {
+        let (on_change, monitor) = (self.on_change, self.monitor);
+        ReleaseConfig { spec: self.runtime.spec(), on_change, monitor }
     }
 }
 

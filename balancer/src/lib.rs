@@ -172,7 +172,7 @@ pub async fn run<R: Runtime>(
     if let Some(listener) = listeners.admin {
         servers.push(serve_admin(&config, listener, &shared, &common)?);
     }
-    let following = source.follow(config.clone(), Arc::clone(&common));
+    let following = source.follow(config.clone(), Arc::clone(&common), Arc::clone(&shared));
     let following = actix_web::rt::spawn(async move {
         if let Err(error) = following.await {
             warn!(%error, "changes of the configuration are not followed");

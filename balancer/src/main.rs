@@ -163,9 +163,9 @@ fn run(serve: Serve, links: &[String]) -> anyhow::Result<()> {
         let mut shutdown = pin!(shutdown(Some(config.timeouts.shutdown))?);
         actix_web::rt::spawn(orphans::reap()?);
         match config.runtime.clone() {
-            RuntimeConfig::Process { command, env } => {
+            RuntimeConfig::Process { .. } => {
                 orphans::adopt()?;
-                let runtime = Process::new(command, env);
+                let runtime = Process::new();
                 balancer::run(config, listeners, runtime, source, shutdown).await?;
             }
             RuntimeConfig::Docker(docker) => {

@@ -16,6 +16,7 @@ use crate::config::{Config, ConfigFile};
 use crate::descriptors;
 use crate::proxy::Common;
 use crate::stamp::Stamp;
+use crate::state::Shared;
 use crate::telemetry::chain;
 
 /// How often the file is looked at. What has changed is taken when the next look finds the same,
@@ -62,7 +63,12 @@ impl Source {
     ///
     /// # Errors
     /// When there is no hearing of signals.
-    pub async fn follow(self, mut running: Config, common: Arc<Common>) -> io::Result<()> {
+    pub async fn follow(
+        self,
+        mut running: Config,
+        common: Arc<Common>,
+        shared: Arc<Shared>,
+    ) -> io::Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
         let mut looks = Looks::new(self.file.clone());
         let path = self.file.as_ref().map(|file| file.path().to_owned());
@@ -79,7 +85,12 @@ impl Source {
                 continue;
             }
             match self.config(looks.taken.clone()) {
-                Ok(config) => running = apply(config, running, &common),
+                Ok(config) => {
+                    running = apply(config, running, &common);
+                    if let Err(error) = shared.configure(running.release()).await {
+                        warn!(error = chain(&error), "replicas stay as they are");
+                    }
+                }
                 Err(error) => {
                     warn!(error, "configuration is not good; the one that was read before stays");
                 }

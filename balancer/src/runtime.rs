@@ -54,8 +54,6 @@ pub struct Pool {
     pub me: MemberKey,
     /// The address of its traffic listener.
     pub address: String,
-    /// The fingerprint of the configuration of replicas, without their number.
-    pub config: String,
     /// The pool of containers that an earlier version left, which has no leases; `None` where there
     /// are none, or they are not to be adopted.
     pub earlier: Option<&'static str>,

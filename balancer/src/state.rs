@@ -12,7 +12,9 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, oneshot};
 
 use crate::fleet::change::{Cause, Change, ChangeKind, Failed, Refused};
-use crate::fleet::roster::{FleetStatus, Occupant, Rehearsal, Rehearsed, RollRequest, RollStatus};
+use crate::fleet::roster::{
+    FleetStatus, Occupant, Rehearsal, Rehearsed, ReleaseConfig, RollRequest, RollStatus,
+};
 use crate::fleet::scale::ScaleStatus;
 use crate::fleet::seat::{Hostname, MemberId};
 use crate::metrics::Metrics;
@@ -54,12 +56,19 @@ pub enum Command {
         /// Told once, when the change is through: what `/rep` lists then.
         reply: Reply<Vec<Hostname>>,
     },
-    /// To begin a rolling update.
+    /// To change the rollout.
     Roll {
-        /// Of what.
-        request: RollRequest,
+        /// How.
+        order: RollOrder,
         /// Told at once: it goes on by itself.
         reply: Reply<RollStatus>,
+    },
+    /// To take another configuration of what replicas run.
+    Configure {
+        /// The configuration.
+        release: ReleaseConfig,
+        /// Told at once.
+        reply: Reply<()>,
     },
     /// To tell of one replica, and perhaps to switch it on or off before.
     Node {
@@ -92,6 +101,19 @@ pub enum Command {
         /// Told at once, with the ring as it is.
         reply: Reply<(RingStatus, Rehearsed)>,
     },
+}
+
+/// A change of the rollout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RollOrder {
+    /// Begins one, which supersedes one that is under way.
+    Begin(RollRequest),
+    /// Rolls back.
+    Back,
+    /// Lets no further seat have its turn.
+    Pause,
+    /// Goes on after a pause.
+    Resume,
 }
 
 /// The way back for an answer.
@@ -290,12 +312,20 @@ impl Shared {
         self.ask(|reply| Command::Change { kind, change, reply }).await
     }
 
-    /// Asks the supervisor for a rolling update; tells how it stands at its beginning.
+    /// Asks the supervisor to change the rollout. Returns its state after the change.
     ///
     /// # Errors
     /// When it was refused.
-    pub async fn roll(&self, request: RollRequest) -> Result<RollStatus, ChangeError> {
-        self.ask(|reply| Command::Roll { request, reply }).await
+    pub async fn roll(&self, order: RollOrder) -> Result<RollStatus, ChangeError> {
+        self.ask(|reply| Command::Roll { order, reply }).await
+    }
+
+    /// Gives the supervisor another configuration of what replicas run.
+    ///
+    /// # Errors
+    /// When it is not there or overwhelmed.
+    pub async fn configure(&self, release: ReleaseConfig) -> Result<(), ChangeError> {
+        self.ask(|reply| Command::Configure { release, reply }).await
     }
 
     /// Asks the supervisor what there is.

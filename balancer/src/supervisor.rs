@@ -30,7 +30,7 @@ use crate::fleet::seat::Hostname;
 use crate::prober::{Probe, ProbeError, Prober};
 use crate::routing::placement::{Placement, PlacementConfig};
 use crate::runtime::{Mark, Runtime, RuntimeError};
-use crate::state::{ChangeError, Command, Reply, RingStatus, Shared, SupervisorStatus};
+use crate::state::{ChangeError, Command, Reply, RingStatus, RollOrder, Shared, SupervisorStatus};
 use crate::telemetry::chain;
 use handles::Handles;
 pub use membership::JoinError;
@@ -83,7 +83,8 @@ impl<R: Runtime> Supervisor<R> {
     /// When the runtime cannot list, or another balancer holds the pool.
     pub async fn boot(config: &Config, runtime: R, shared: Arc<Shared>) -> Result<Self, JoinError> {
         let (results, probes) = mpsc::channel(PROBES);
-        let (membership, begin) = Membership::join(&runtime, config.replicas).await?;
+        let (membership, begin) =
+            Membership::join(&runtime, config.replicas, &config.runtime.spec()).await?;
         let mut roster = Roster::new(config.fleet());
         roster.begin_with(runtime.list().await?, begin, Instant::now());
         let table = shared.table();
@@ -290,11 +291,24 @@ impl<R: Runtime> Supervisor<R> {
                     Err(refused) => answer(reply, Err(refused.into())),
                 }
             }
-            Command::Roll { request, reply } => {
-                let begun = self.roster.roll(request, Instant::now()).map_err(ChangeError::from);
-                let status = |_generation| self.roster.roll_status().ok_or(ChangeError::Busy);
-                let begun = begun.and_then(status);
-                self.answer_once_written(reply, begun);
+            Command::Roll { order, reply } => {
+                let now = Instant::now();
+                let done = match order {
+                    RollOrder::Begin(request) => self.roster.roll(request, now).map(drop),
+                    RollOrder::Back => self.roster.roll_back(now),
+                    RollOrder::Pause => self.roster.pause_roll(),
+                    RollOrder::Resume => self.roster.resume_roll(),
+                };
+                let status = |()| self.roster.roll_status(now).ok_or(ChangeError::Busy);
+                let done = done.map_err(ChangeError::from).and_then(status);
+                self.answer_once_written(reply, done);
+            }
+            Command::Configure { release, reply } => {
+                if let Some(membership) = &mut self.membership {
+                    membership.configure(&release.spec);
+                }
+                self.roster.configure(release, Instant::now());
+                answer(reply, Ok(()));
             }
             Command::Node { hostname, enable, reply } => {
                 answer(reply, Ok(self.node(&hostname, enable)));

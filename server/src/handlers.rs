@@ -37,6 +37,7 @@ pub(crate) struct Replica {
     /// others were worked on in between.
     slowness: Mutex<StdRng>,
     drops: Option<Mutex<StdRng>>,
+    fails: bool,
 }
 
 /// Why a request is not answered 200 or 201.
@@ -44,13 +45,15 @@ pub(crate) struct Replica {
 pub(crate) enum Refusal {
     #[error("request dropped by server")]
     Dropped,
+    #[error("request failed by server")]
+    Failed,
     #[error("<Error> {0}")]
     Busy(#[from] QueueFull),
     #[error("<Error> no such user")]
     UnknownUser,
 }
 
-/// The body of every answer that has one, but for a dropped request's.
+/// The body of every answer that has one, but for a dropped or failed request's.
 #[derive(Serialize)]
 struct Envelope<'a> {
     message: &'a str,
@@ -188,11 +191,15 @@ impl Replica {
             journal: options.journal.as_deref().map(Journal::open).transpose()?,
             slowness,
             drops: options.skip_some_requests.then_some(drops),
+            fails: options.fail_requests,
         })
     }
 
     /// Waits for a slot, then holds it for as long as the work takes.
-    async fn work(&self) -> Result<(), QueueFull> {
+    async fn work(&self) -> Result<(), Refusal> {
+        if self.fails {
+            return Err(Refusal::Failed);
+        }
         let _slot = self.queue.enter().await?;
         let time = roll(&self.slowness, |rng| self.latency.draw(rng));
         if !time.is_zero() {
@@ -245,7 +252,7 @@ fn roll<T>(rng: &Mutex<StdRng>, decide: impl FnOnce(&mut StdRng) -> T) -> T {
 impl ResponseError for Refusal {
     fn status_code(&self) -> StatusCode {
         match self {
-            Self::Dropped => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Dropped | Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Busy(QueueFull) => StatusCode::SERVICE_UNAVAILABLE,
             Self::UnknownUser => StatusCode::NOT_FOUND,
         }
@@ -253,7 +260,7 @@ impl ResponseError for Refusal {
 
     fn error_response(&self) -> HttpResponse {
         match self {
-            Self::Dropped => HttpResponse::build(self.status_code())
+            Self::Dropped | Self::Failed => HttpResponse::build(self.status_code())
                 .content_type(ContentType::plaintext())
                 .body(self.to_string()),
             Self::Busy(_) | Self::UnknownUser => failure(self.status_code(), &self.to_string()),
@@ -315,6 +322,14 @@ mod tests {
             busy.work().await.unwrap();
             assert_eq!(quiet.drops_next(), busy.drops_next());
         }
+    }
+
+    #[tokio::test]
+    async fn every_request_fails_where_that_is_asked_for() {
+        let options = Options { fail_requests: true, ..Options::default() };
+        assert!(matches!(Replica::new(&options).unwrap().work().await, Err(Refusal::Failed)));
+        let good = Replica::new(&Options::default()).unwrap();
+        assert!(good.work().await.is_ok());
     }
 
     #[test]

@@ -56,6 +56,11 @@ pub struct Options {
     #[arg(long, env = "SKIP_SOME_REQUESTS", value_parser = switch)]
     pub skip_some_requests: bool,
 
+    /// Answer every request 500 "request failed by server", but for probes: a version that looks
+    /// healthy and does not work [default: false]
+    #[arg(long, env = "SERVER_FAIL_REQUESTS", value_parser = switch)]
+    pub fail_requests: bool,
+
     /// The only user there is: a POST succeeds only with ?username=NAME, and is answered 404
     /// otherwise. Many shells export USERNAME; an empty one counts as not set [default: any user]
     #[arg(long, env = "USERNAME", value_name = "NAME")]
@@ -203,6 +208,7 @@ impl Default for Options {
             server_id: SERVER_ID.to_owned(),
             workers: Workers::ONE,
             skip_some_requests: false,
+            fail_requests: false,
             username: None,
             latency: Duration::ZERO,
             slow_share: Share::NONE,

@@ -290,9 +290,13 @@ fn strike(kind: Kind) -> Option<Strike> {
         Kind::Stop => Some(Strike::Stop),
         Kind::Remove => Some(Strike::Remove),
         Kind::Disconnect => Some(Strike::Disconnect),
-        Kind::Balancer | Kind::Engine | Kind::Member | Kind::Unread | Kind::Add | Kind::Shrink => {
-            None
-        }
+        Kind::Balancer
+        | Kind::Engine
+        | Kind::Member
+        | Kind::Unread
+        | Kind::Add
+        | Kind::Shrink
+        | Kind::Rollout => None,
     }
 }
 
@@ -310,6 +314,7 @@ fn undoing(kind: Kind) -> Option<Strike> {
         | Kind::Member
         | Kind::Unread
         | Kind::Add
-        | Kind::Shrink => None,
+        | Kind::Shrink
+        | Kind::Rollout => None,
     }
 }

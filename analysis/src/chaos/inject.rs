@@ -23,10 +23,15 @@ pub(crate) struct Injector {
     pub(crate) replicas: usize,
     /// Restarts the engine.
     pub(crate) restart_engine: Option<String>,
+    /// The command of process replicas, as they are started first.
+    pub(crate) command: serde_json::Value,
 }
 
 /// How long the balancer's output is not read: its access log fills the pipe in about a second.
 const UNREAD: Duration = Duration::from_secs(10);
+
+/// How long a bad release is rolled out until it is corrected.
+const CORRECTED_AFTER: Duration = Duration::from_millis(1_500);
 
 // === impl Injector ===
 
@@ -41,6 +46,7 @@ impl Injector {
                 self.leave_output_unread();
                 Ok(())
             }
+            Kind::Rollout => self.roll_out().await,
             Kind::Add | Kind::Shrink => self.resize(step).await,
             Kind::Kill
             | Kind::Hang
@@ -150,6 +156,55 @@ impl Injector {
             Outcome::Failed(format!("not whole after {:?}", 2 * PATIENCE))
         };
         self.world.end(index, outcome);
+    }
+
+    /// Rolls out a release that does not work, and corrects it by another rollout. No request may
+    /// fail meanwhile.
+    async fn roll_out(&mut self) -> anyhow::Result<()> {
+        self.wait_for_a_whole_fleet().await?;
+        let index = self.world.note(Kind::Rollout, &[], Outcome::Open);
+        let (bad, good) = match self.runtime {
+            // Never ready: it is corrected while it is under way.
+            Runtime::Process => (serde_json::json!(["/bin/sleep", "600"]), self.command.clone()),
+            // Ends at once: it is rolled back by itself, perhaps before it is corrected.
+            Runtime::Docker => {
+                (serde_json::json!(["--no-such-flag"]), serde_json::json!(["--workers", "1"]))
+            }
+        };
+        let corrected = async {
+            self.begin_rollout(&bad).await?;
+            tokio::time::sleep(CORRECTED_AFTER).await;
+            self.begin_rollout(&good).await?;
+            self.rollout_is_done_within(2 * PATIENCE).await
+        };
+        match corrected.await {
+            Ok(()) => self.recover(index, self.world.watch.now(), false).await,
+            Err(error) => self.world.end(index, Outcome::Failed(format!("{error:#}"))),
+        }
+        Ok(())
+    }
+
+    async fn begin_rollout(&self, command: &serde_json::Value) -> anyhow::Result<()> {
+        let body = serde_json::json!({ "command": command }).to_string();
+        let call = Call::json(Method::POST, "/admin/roll", &body);
+        let answer = tokio::time::timeout(PATIENCE, self.balancer.api().call(&call)).await??;
+        ensure!(answer.status == 202, "rollout: status {}: {}", answer.status, answer.text());
+        Ok(())
+    }
+
+    async fn rollout_is_done_within(&self, patience: Duration) -> anyhow::Result<()> {
+        let deadline = self.world.watch.now() + patience;
+        loop {
+            let call = Call::new(Method::GET, "/admin/roll");
+            let answer = tokio::time::timeout(PATIENCE, self.balancer.api().call(&call)).await??;
+            let message = answer.envelope()?.message;
+            match message["state"].as_str() {
+                Some("done") => return Ok(()),
+                Some("rolling") if self.world.watch.now() < deadline => {}
+                _ => bail!("the correcting rollout: {message}"),
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// `/add` or `/rm` of one. What is asked for changes when it is granted.

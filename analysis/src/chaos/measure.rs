@@ -154,14 +154,20 @@ impl Seen<'_> {
             | Kind::Member
             | Kind::Unread
             | Kind::Add
-            | Kind::Shrink => fault.ended?,
+            | Kind::Shrink
+            | Kind::Rollout => fault.ended?,
             Kind::HangBriefly | Kind::Disconnect | Kind::Hang => self.detected(fault)?,
             Kind::Kill | Kind::Stop | Kind::Remove | Kind::ExitLoop => fault.struck,
         };
         let lost = match fault.kind {
             Kind::Kill | Kind::Stop | Kind::Remove | Kind::ExitLoop | Kind::Shrink => true,
             Kind::Hang | Kind::HangBriefly | Kind::Disconnect => fault.outcome == Outcome::Replaced,
-            Kind::Balancer | Kind::Engine | Kind::Member | Kind::Unread | Kind::Add => false,
+            Kind::Balancer
+            | Kind::Engine
+            | Kind::Member
+            | Kind::Unread
+            | Kind::Add
+            | Kind::Rollout => false,
         };
         let good = |look: &Look| {
             look.is_full() && !(lost && fault.victims.iter().any(|name| !look.lacks(name)))

@@ -34,6 +34,7 @@ pub(crate) struct Abilities {
     pub(super) spares: bool,
     pub(super) replaces_hung: bool,
     pub(super) shares: bool,
+    pub(super) rollouts: bool,
 }
 
 /// After the last fault, with the load still on: to see what that fault does.
@@ -49,6 +50,8 @@ pub(super) const SLOW_START: &str = "3s";
 const SLOW_SHARE: &str = "0.1";
 /// What the balancer is told of hung replicas, where it can be told.
 pub(super) const REPLACE_AFTER: &str = "5s";
+/// How long a new replica is monitored, where it is.
+const MONITOR: &str = "1s";
 
 // === impl Plan ===
 
@@ -57,14 +60,21 @@ impl Plan {
         self.length - TAIL.min(self.length / 6)
     }
 
-    pub(super) fn steps(&self, runtime: Runtime, seed: u64, shares: bool) -> Vec<Step> {
+    /// Returns the command of process replicas: the replica that would run anyway, with its name
+    /// where it can be seen.
+    pub(super) fn command(setup: &Setup) -> String {
+        format!("env {HOSTNAME}={{hostname}} '{}' replica", setup.balancer.display())
+    }
+
+    pub(super) fn steps(&self, runtime: Runtime, seed: u64, abilities: Abilities) -> Vec<Step> {
         schedule(&Draw {
             seed,
             length: self.faults_until(),
             runtime,
             replicas: self.replicas,
             engine: self.restart_engine.is_some(),
-            shares,
+            shares: abilities.shares,
+            rollouts: abilities.rollouts,
         })
     }
 
@@ -87,16 +97,17 @@ impl Plan {
                     arguments.push("--shared".to_owned());
                 }
             }
-            // The replica that would run anyway, with its name where it can be seen.
-            Runtime::Process => arguments.extend([
-                "--command".to_owned(),
-                format!("env {HOSTNAME}={{hostname}} '{}' replica", setup.balancer.display()),
-            ]),
+            Runtime::Process => arguments.extend(["--command".to_owned(), Self::command(setup)]),
         }
         let mut add = |words: [&str; 2]| arguments.extend(words.map(str::to_owned));
         if abilities.replaces_hung {
             add(["--health-replace-after", REPLACE_AFTER]);
         }
+        if abilities.rollouts {
+            add(["--roll-monitor", MONITOR]);
+            arguments.push("--admin-programs".to_owned());
+        }
+        let mut add = |words: [&str; 2]| arguments.extend(words.map(str::to_owned));
         if self.spares > 0 {
             add(["--spares", &self.spares.to_string()]);
         }
@@ -137,12 +148,17 @@ impl Plan {
 // === impl Abilities ===
 
 impl Abilities {
+    /// Those of this version.
+    pub(super) const ALL: Self =
+        Self { spares: true, replaces_hung: true, shares: true, rollouts: true };
+
     /// Read from the help of this balancer.
     pub(super) fn of(balancer: &Path) -> anyhow::Result<Self> {
         Ok(Self {
             spares: has_flag(balancer, "--spares")?,
             replaces_hung: has_flag(balancer, "--health-replace-after")?,
             shares: has_flag(balancer, "--shared[=<BOOL>]")?,
+            rollouts: has_flag(balancer, "--roll-monitor")?,
         })
     }
 }

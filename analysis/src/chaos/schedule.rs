@@ -38,6 +38,8 @@ pub(crate) enum Kind {
     Add,
     /// `/rm` of one, by its name.
     Shrink,
+    /// A release that does not work is rolled out, then corrected by another rollout.
+    Rollout,
 }
 
 /// One thing to do.
@@ -64,6 +66,8 @@ pub(crate) struct Draw {
     pub(crate) engine: bool,
     /// Whether balancers can share a pool.
     pub(crate) shares: bool,
+    /// Whether a rollout can be corrected while it is under way.
+    pub(crate) rollouts: bool,
 }
 
 /// Between two steps, in milliseconds.
@@ -78,7 +82,7 @@ const GROWTH: u32 = 2;
 impl Kind {
     /// How often each comes in one bag. A balancer must live for some minutes: its memory is
     /// looked at.
-    const BAG: [(Self, usize); 12] = [
+    const BAG: [(Self, usize); 13] = [
         (Self::Kill, 8),
         (Self::Hang, 4),
         (Self::HangBriefly, 4),
@@ -90,6 +94,7 @@ impl Kind {
         (Self::Engine, 1),
         (Self::Member, 2),
         (Self::Unread, 2),
+        (Self::Rollout, 1),
         // One that changes the fleet: which way is decided by its size.
         (Self::Add, 4),
     ];
@@ -110,6 +115,7 @@ impl Kind {
             Self::Unread => "log-unread",
             Self::Add => "add",
             Self::Shrink => "rm",
+            Self::Rollout => "rollout",
         }
     }
 
@@ -133,6 +139,7 @@ impl Kind {
             Self::Unread => "log and access log not read for 10 s",
             Self::Add => "`/add` of one",
             Self::Shrink => "`/rm` of one",
+            Self::Rollout => "a bad release rolled out, corrected by another rollout",
         }
     }
 
@@ -149,6 +156,7 @@ impl Kind {
             Self::Remove => draw.runtime == Runtime::Docker,
             Self::Engine => draw.runtime == Runtime::Docker && draw.engine,
             Self::Member => draw.runtime == Runtime::Docker && draw.shares,
+            Self::Rollout => draw.rollouts,
             Self::Kill
             | Self::Stop
             | Self::ExitLoop
@@ -204,7 +212,9 @@ fn resize(draw: &Draw, fleet: u32, rng: &mut StdRng) -> Kind {
 /// Whom it hits: one of the seats that are always there, or the last one for `/rm`.
 fn seats(kind: Kind, replicas: u32, fleet: u32, rng: &mut StdRng) -> Vec<u32> {
     match kind {
-        Kind::Balancer | Kind::Engine | Kind::Member | Kind::Unread | Kind::Add => Vec::new(),
+        Kind::Balancer | Kind::Engine | Kind::Member | Kind::Unread | Kind::Rollout | Kind::Add => {
+            Vec::new()
+        }
         Kind::Shrink => vec![fleet],
         Kind::Kill => {
             let mut all: Vec<u32> = (1..=replicas).collect();
@@ -238,7 +248,8 @@ fn fleet_after(kind: Kind, draw: &Draw, fleet: u32) -> u32 {
         | Kind::Balancer
         | Kind::Engine
         | Kind::Member
-        | Kind::Unread => fleet,
+        | Kind::Unread
+        | Kind::Rollout => fleet,
     }
 }
 
@@ -270,6 +281,7 @@ mod tests {
             replicas: 5,
             engine: false,
             shares: true,
+            rollouts: true,
         }
     }
 
@@ -315,10 +327,12 @@ mod tests {
         for kind in [Kind::Remove, Kind::Disconnect, Kind::Engine, Kind::Member] {
             assert!(!process.contains(&kind), "{kind:?}");
         }
-        assert_eq!(process.len(), 9);
-        assert_eq!(kinds(draw(1, Runtime::Docker)).len(), 12);
-        assert_eq!(kinds(Draw { shares: false, ..draw(1, Runtime::Docker) }).len(), 11);
-        assert_eq!(kinds(Draw { engine: true, ..draw(1, Runtime::Docker) }).len(), 13);
+        assert_eq!(process.len(), 10);
+        assert_eq!(kinds(draw(1, Runtime::Docker)).len(), 13);
+        assert_eq!(kinds(Draw { shares: false, ..draw(1, Runtime::Docker) }).len(), 12);
+        assert_eq!(kinds(Draw { engine: true, ..draw(1, Runtime::Docker) }).len(), 14);
+        let without = kinds(Draw { rollouts: false, ..draw(1, Runtime::Docker) });
+        assert!(!without.contains(&Kind::Rollout));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::ConfigError;
 use super::check::{given_span, must, span, within};
-use super::settings::{HealthSettings, OutlierSettings, RespawnSettings};
-use super::value::Percent;
+use super::settings::{HealthSettings, OutlierSettings, RespawnSettings, RollSettings};
+use super::value::{Percent, Span};
 use crate::fleet::backoff::BackoffConfig;
 use crate::fleet::health::{HealthLimits, OutlierConfig};
 use crate::http1::field::is_host;
@@ -93,6 +93,13 @@ pub(super) fn respawn(settings: &RespawnSettings) -> Result<BackoffConfig, Confi
     let reset_after = span("respawn.reset_after", settings.reset_after, 60)?;
     BackoffConfig::new(base, max, reset_after)
         .map_err(|bad| must("respawn.max", format!("is wrong: {bad}")))
+}
+
+/// Returns the monitoring time of rollouts.
+pub(super) fn monitor(settings: &RollSettings) -> Result<Duration, ConfigError> {
+    let monitor = settings.monitor.unwrap_or(Span(Duration::from_secs(5)));
+    let allowed = Span(Duration::ZERO)..=Span(Duration::from_hours(24));
+    Ok(within("roll.monitor", monitor, allowed)?.0)
 }
 
 /// A share of the fleet; half where nothing is said.

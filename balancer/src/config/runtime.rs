@@ -8,6 +8,7 @@ use super::limits::Timeouts;
 use super::servers::{ServersConfig, servers};
 use super::settings::{PullPolicy, RuntimeKind, Settings};
 use super::value::CommandLine;
+use crate::fleet::release::Spec;
 
 /// Where replicas run.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +53,81 @@ pub struct DockerConfig {
     pub pool: Option<String>,
     /// Whether other balancers may join the pool.
     pub shared: bool,
+}
+
+/// The capabilities that no container keeps.
+pub const CAP_DROP: &str = "ALL";
+/// The security option of every container.
+pub const SECURITY_OPT: &str = "no-new-privileges";
+/// Whether an init process runs in every container.
+pub const INIT: bool = true;
+
+// === impl RuntimeConfig ===
+
+impl RuntimeConfig {
+    /// Returns what replicas run, without an image ID; nothing where they are listed.
+    pub fn spec(&self) -> Spec {
+        let words = |command: &Option<CommandLine>| command.as_ref().map(|it| it.words().to_vec());
+        match self {
+            RuntimeConfig::Process { command, env } => Spec {
+                command: words(command),
+                env: env.iter().cloned().collect(),
+                ..Spec::default()
+            },
+            RuntimeConfig::Docker(docker) => docker.spec(),
+            RuntimeConfig::Static(_) => Spec::default(),
+        }
+    }
+
+    /// Returns this configuration after one that runs: what replicas run is taken from here if it
+    /// is the same runtime, everything else stays as it is there. Reports also whether anything
+    /// would have changed that stays.
+    pub(super) fn after(self, running: &Self) -> (Self, bool) {
+        match (self, running) {
+            (process @ RuntimeConfig::Process { .. }, RuntimeConfig::Process { .. }) => {
+                (process, false)
+            }
+            (RuntimeConfig::Docker(docker), RuntimeConfig::Docker(running)) => {
+                let taken = DockerConfig {
+                    image: docker.image.clone(),
+                    command: docker.command.clone(),
+                    env: docker.env.clone(),
+                    memory: docker.memory,
+                    cpus: docker.cpus,
+                    pids: docker.pids,
+                    ..running.clone()
+                };
+                let stays = docker != taken;
+                (RuntimeConfig::Docker(taken), stays)
+            }
+            (other, running) => (running.clone(), other != *running),
+        }
+    }
+}
+
+// === impl DockerConfig ===
+
+impl DockerConfig {
+    /// Returns what replicas run, without an image ID.
+    pub fn spec(&self) -> Spec {
+        let fixed = [
+            ("cap_drop", CAP_DROP.to_owned()),
+            ("security_opt", SECURITY_OPT.to_owned()),
+            ("init", INIT.to_string()),
+        ];
+        Spec {
+            image: Some(self.image.clone()),
+            digest: None,
+            command: self.command.as_ref().map(|command| command.words().to_vec()),
+            env: self.env.iter().cloned().collect(),
+            memory: self.memory,
+            nano_cpus: self.cpus.map(|cpus| (cpus * 1e9) as u64),
+            pids: Some(self.pids),
+            network: Some(self.network.clone()),
+            port: Some(self.port),
+            fixed: fixed.map(|(name, value)| (name.to_owned(), value)).into(),
+        }
+    }
 }
 
 /// Where replicas run: where nothing is said, listed servers say it.

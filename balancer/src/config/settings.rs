@@ -20,7 +20,7 @@ use serde::Deserialize;
 use super::value::{CommandLine, Server, Size, Variable};
 pub use admission::AdmissionSettings;
 pub use engine::EngineSettings;
-pub use fleet::{HealthSettings, OutlierSettings, RespawnSettings, ScaleSettings};
+pub use fleet::{HealthSettings, OutlierSettings, RespawnSettings, RollSettings, ScaleSettings};
 pub use forwarding::{ForwardedSettings, RetrySettings};
 pub use limits::{LimitSettings, TimeoutSettings};
 pub use listen::{AdminSettings, TlsSettings};
@@ -100,7 +100,7 @@ pub struct Settings {
     #[arg(long, env = "BALANCER_IMAGE")]
     pub image: Option<String>,
 
-    /// docker: when the image of replicas is got from its registry [default: missing]
+    /// docker: when the image of a release is pulled from its registry [default: missing]
     #[arg(long, env = "BALANCER_PULL")]
     pub pull: Option<PullPolicy>,
 
@@ -142,6 +142,11 @@ pub struct Settings {
     #[arg(long, env = "BALANCER_KEEP_REPLICAS", value_name = "BOOL", num_args = 0..=1,
           default_missing_value = "true", require_equals = true)]
     pub keep_replicas: Option<bool>,
+
+    /// What a changed image, command, environment or limit of replicas leads to, at the start or when
+    /// the configuration is read again: a rollout, or only a warning [default: roll]
+    #[arg(long, env = "BALANCER_ON_CHANGE")]
+    pub on_change: Option<OnChangeKind>,
 
     /// How the key space is divided [default: ring]
     #[arg(long, env = "BALANCER_PLACEMENT")]
@@ -218,6 +223,10 @@ pub struct Settings {
     /// `[respawn]`
     #[command(flatten)]
     pub respawn: RespawnSettings,
+
+    /// `[roll]`
+    #[command(flatten)]
+    pub roll: RollSettings,
 
     /// `[scale]`
     #[command(flatten)]
@@ -296,8 +305,20 @@ pub enum PullPolicy {
     Missing,
     /// Never: an image that the engine does not have is an error
     Never,
-    /// Before each replica is made
+    /// Before the image of a release is resolved: for the first replica, and for each rollout that
+    /// names an image. All replicas of a release run that image
     Always,
+}
+
+/// `on_change`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnChangeKind {
+    /// Replace all replicas, seat by seat
+    #[default]
+    Roll,
+    /// Log the difference, and go on with what replicas run until a rollout is asked for
+    Warn,
 }
 
 /// `policy`
@@ -331,10 +352,12 @@ impl Settings {
         first_of!(
             self, other;
             listen, runtime, replicas, max_replicas, spares, servers, servers_file, command, env, image,
-            network, port, memory, cpus, pids, pull, pool, shared, keep_replicas, placement, policy, key,
+            network, port, memory, cpus, pids, pull, pool, shared, keep_replicas, on_change,
+            placement, policy, key,
             balance_factor,
             health_path, workers, log_format, access_log, log_level;
-            ring, classic, maglev, engine, health, outliers, overload, admission, respawn, scale, timeouts, limits,
+            ring, classic, maglev, engine, health, outliers, overload, admission, respawn, roll, scale,
+            timeouts, limits,
             retry, forwarded, tls, admin, compat;
             route
         )

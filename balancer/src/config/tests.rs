@@ -7,6 +7,7 @@ use std::time::Instant;
 use clap::{Args, Command};
 
 use super::*;
+use crate::fleet::release::Spec;
 use crate::routing::placement::{MaglevConfig, RingConfig, Secret, TableSize};
 
 fn checked(text: &str) -> Result<Config, String> {
@@ -22,7 +23,7 @@ fn flagged(arguments: &[&str]) -> Result<Config, String> {
 }
 
 /// Each table, and how the flags of its keys begin.
-const TABLES: [(&str, &str); 17] = [
+const TABLES: [(&str, &str); 18] = [
     ("ring", "ring"),
     ("classic", "classic"),
     ("maglev", "maglev"),
@@ -38,6 +39,7 @@ const TABLES: [(&str, &str); 17] = [
     ("overload", "overload"),
     ("admission", "admission"),
     ("respawn", "respawn"),
+    ("roll", "roll"),
     ("scale", "scale"),
     ("compat", "compat"),
 ];
@@ -615,8 +617,7 @@ fn what_changes_while_it_runs_takes_effect_or_is_told() {
         ("listen = \"127.0.0.1:2\"", "listen"),
         ("[admin]\ntoken = \"secret\"", "[admin]"),
         ("[tls]\ncertificate = \"c\"\nkey = \"k\"", "[tls]"),
-        ("env = [\"A=1\"]", "what replicas are"),
-        ("command = \"other\"", "what replicas are"),
+        ("runtime = \"docker\"", "runtime, pull, network, port, pool, servers"),
         ("replicas = 4", "replicas"),
         ("max_replicas = 4", "max_replicas"),
         ("placement = \"classic\"", "placement"),
@@ -644,4 +645,42 @@ fn what_changes_while_it_runs_takes_effect_or_is_told() {
     let (config, stays) = checked(text).unwrap().after(running());
     assert_eq!(stays, [""; 0]);
     assert_eq!(format!("{config:?}"), format!("{:?}", checked(text).unwrap()));
+}
+
+#[test]
+fn what_replicas_run_can_change_while_the_balancer_runs() {
+    let running = checked("env = [\"A=1\"]").unwrap();
+    let text =
+        "command = \"run it\"\nenv = [\"A=2\"]\non_change = \"warn\"\n[roll]\nmonitor = \"1s\"";
+    let (config, stays) = checked(text).unwrap().after(running);
+    assert_eq!(stays, [""; 0]);
+    let release = config.release();
+    assert_eq!(release.spec.command, Some(vec!["run".to_owned(), "it".to_owned()]));
+    assert_eq!(release.spec.env["A"], "2");
+    assert_eq!((release.on_change, release.monitor), (OnChange::Warn, Duration::from_secs(1)));
+
+    let docker = |text: &str| checked(&format!("runtime = \"docker\"\n{text}")).unwrap();
+    let text = "image = \"a:2\"\nmemory = \"64MiB\"\ncpus = 0.5\npids = 7\nenv = [\"A=2\"]";
+    let (config, stays) = docker(text).after(docker("image = \"a:1\""));
+    assert_eq!(stays, [""; 0]);
+    let spec = config.release().spec;
+    assert_eq!((spec.image.as_deref(), spec.memory), (Some("a:2"), Some(64 << 20)));
+    assert_eq!((spec.nano_cpus, spec.pids), (Some(500_000_000), Some(7)));
+    for text in ["pull = \"never\"", "network = \"n\"", "port = 80", "pool = \"p\""] {
+        let (config, stays) = docker(&format!("pids = 7\n{text}")).after(docker(""));
+        assert_eq!(stays, ["runtime, pull, network, port, pool, servers"], "{text}");
+        let unchanged = Spec { pids: Some(7), ..docker("").release().spec };
+        assert_eq!(config.release().spec, unchanged, "{text}");
+    }
+}
+
+#[test]
+fn rollouts_are_configured_and_checked() {
+    let release = checked("").unwrap().release();
+    assert_eq!((release.on_change, release.monitor), (OnChange::Roll, Duration::from_secs(5)));
+    let release = checked("[roll]\nmonitor = \"0s\"").unwrap().release();
+    assert_eq!(release.monitor, Duration::ZERO);
+    let error = checked("[roll]\nmonitor = \"25h\"").unwrap_err().to_string();
+    assert!(error.starts_with("'roll.monitor' must be 0"), "{error}");
+    assert!(checked("on_change = \"restart\"").is_err());
 }

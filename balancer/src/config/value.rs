@@ -12,7 +12,7 @@ pub use crate::fleet::listed::Server;
 use crate::fleet::seat::{Hostname, Seat};
 
 /// A duration: `250ms`, `10s`, `5m`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
 
 /// A number of bytes: `4096`, `64KiB`, `256MiB`, `1GiB`.

@@ -76,12 +76,18 @@ pub enum Refused {
         /// How many there are.
         size: usize,
     },
-    /// A rolling update is under way.
-    #[error("a rolling update is under way (generation {generation}): it ends by itself")]
-    Rolling {
-        /// Its number.
-        generation: u64,
+    /// No rollout is under way that could be paused or resumed.
+    #[error("no rollout is under way that could be paused or resumed: its state is {state}")]
+    NotRolling {
+        /// The state of the last one.
+        state: &'static str,
     },
+    /// No release is known from before the last rollout.
+    #[error(
+        "there is nothing to roll back to: no rollout is under way, and no earlier release is known \
+         since the start of the balancer or the last rollback"
+    )]
+    NothingToRollBackTo,
     /// The runtime has no images.
     #[error("'image' is for runtime = \"docker\": this balancer's replicas have none")]
     NoImages,

@@ -108,9 +108,38 @@ pub enum What {
     },
     /// No longer so.
     PanicOver,
-    /// A rolling update has begun.
+    /// What replicas are to run differs from what they run.
+    SpecChanged {
+        /// The fields that differ, with their values where these are no secrets.
+        differences: String,
+        /// Whether it is rolled out.
+        rolls: bool,
+    },
+    /// A rollout has begun.
     RollBegun {
         /// Its number.
+        generation: u64,
+    },
+    /// Another rollout takes the place of one that is under way.
+    RollSuperseded {
+        /// Its number.
+        generation: u64,
+        /// That of the other one.
+        by: u64,
+    },
+    /// No further seat has its turn.
+    RollPaused {
+        /// Its number.
+        generation: u64,
+    },
+    /// Further seats have their turn.
+    RollResumed {
+        /// Its number.
+        generation: u64,
+    },
+    /// A rollback was asked for.
+    RollingBack {
+        /// The number of the rollout.
         generation: u64,
     },
     /// All replicas run what it wanted.
@@ -182,7 +211,7 @@ impl Event {
 
 impl What {
     /// Every [`name`](Self::name) there is.
-    pub const NAMES: [&str; 32] = [
+    pub const NAMES: [&str; 37] = [
         "starting",
         "adopted",
         "ready",
@@ -203,7 +232,12 @@ impl What {
         "enabled",
         "panic",
         "panic-over",
+        "spec-changed",
         "roll-begun",
+        "roll-superseded",
+        "roll-paused",
+        "roll-resumed",
+        "rolling-back",
         "roll-done",
         "roll-undone",
         "roll-failed",
@@ -241,7 +275,12 @@ impl What {
             What::Enabled(_) => "enabled",
             What::Panic { .. } => "panic",
             What::PanicOver => "panic-over",
+            What::SpecChanged { .. } => "spec-changed",
             What::RollBegun { .. } => "roll-begun",
+            What::RollSuperseded { .. } => "roll-superseded",
+            What::RollPaused { .. } => "roll-paused",
+            What::RollResumed { .. } => "roll-resumed",
+            What::RollingBack { .. } => "rolling-back",
             What::RollDone { .. } => "roll-done",
             What::RollUndone { .. } => "roll-undone",
             What::RollFailed { .. } => "roll-failed",
@@ -282,10 +321,20 @@ impl What {
             What::Enabled(_) => "replica takes requests again",
             What::Panic { .. } => "most replicas look bad: the probe is taken to be wrong",
             What::PanicOver => "most replicas look good again",
-            What::RollBegun { .. } => "rolling update begins",
-            What::RollDone { .. } => "rolling update is done",
-            What::RollUndone { .. } => "rolling update is undone",
-            What::RollFailed { .. } => "rolling update fails and is being undone",
+            What::SpecChanged { rolls: true, .. } => {
+                "configuration of replicas changed: rolling out"
+            }
+            What::SpecChanged { rolls: false, .. } => {
+                "configuration of replicas changed: not rolled out, because of 'on_change'"
+            }
+            What::RollBegun { .. } => "rollout begins",
+            What::RollSuperseded { .. } => "rollout superseded",
+            What::RollPaused { .. } => "rollout paused",
+            What::RollResumed { .. } => "rollout resumed",
+            What::RollingBack { .. } => "rolling back as requested",
+            What::RollDone { .. } => "rollout done",
+            What::RollUndone { .. } => "rolled back",
+            What::RollFailed { .. } => "rollout failed, rolling back",
             What::Scaling { .. } => "fleet is scaled",
             What::ScaleFailed(_) => "fleet could not be scaled; it is tried again",
             What::MemberJoined(_) => "another balancer joined the pool",
@@ -319,7 +368,12 @@ impl What {
             | What::Enabled(_)
             | What::Panic { .. }
             | What::PanicOver
+            | What::SpecChanged { .. }
             | What::RollBegun { .. }
+            | What::RollSuperseded { .. }
+            | What::RollPaused { .. }
+            | What::RollResumed { .. }
+            | What::RollingBack { .. }
             | What::RollDone { .. }
             | What::RollUndone { .. }
             | What::RollFailed { .. }
@@ -364,7 +418,14 @@ impl What {
                 "{bad} of {all} replicas that run look bad at once: all of them are routed to, \
                  and none is replaced"
             )),
+            What::SpecChanged { differences, .. } => Some(differences.clone()),
+            What::RollSuperseded { generation, by } => {
+                Some(format!("generation {generation}, by generation {by}"))
+            }
             What::RollBegun { generation }
+            | What::RollPaused { generation }
+            | What::RollResumed { generation }
+            | What::RollingBack { generation }
             | What::RollDone { generation }
             | What::RollUndone { generation } => Some(format!("generation {generation}")),
             What::RollFailed { generation, why } => Some(format!("generation {generation}: {why}")),
@@ -404,6 +465,7 @@ impl What {
             | What::MarkFailed(_)
             | What::RemoveFailed(_)
             | What::Panic { .. }
+            | What::SpecChanged { rolls: false, .. }
             | What::RollFailed { .. }
             | What::ScaleFailed(_)
             | What::MemberExpired(_)
@@ -420,7 +482,12 @@ impl What {
             | What::Disabled(_)
             | What::Enabled(_)
             | What::PanicOver
+            | What::SpecChanged { rolls: true, .. }
             | What::RollBegun { .. }
+            | What::RollSuperseded { .. }
+            | What::RollPaused { .. }
+            | What::RollResumed { .. }
+            | What::RollingBack { .. }
             | What::RollDone { .. }
             | What::RollUndone { .. }
             | What::Scaling { .. }
@@ -461,7 +528,12 @@ mod tests {
             What::Enabled(Switched { queued: 0, by_controller: true }),
             What::Panic { bad: 1, all: 1 },
             What::PanicOver,
+            What::SpecChanged { differences: String::new(), rolls: true },
             What::RollBegun { generation },
+            What::RollSuperseded { generation, by: 2 },
+            What::RollPaused { generation },
+            What::RollResumed { generation },
+            What::RollingBack { generation },
             What::RollDone { generation },
             What::RollUndone { generation },
             What::RollFailed { generation, why: String::new() },

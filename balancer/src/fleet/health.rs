@@ -12,7 +12,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::observed::Trouble;
+use super::observed::{Condition, Trouble};
 use super::reason::NotReady;
 
 /// How many probes in a row it takes.
@@ -68,6 +68,8 @@ pub struct HealthTrack {
     /// Probes in a row that say otherwise.
     against: u32,
     trouble: Option<Trouble>,
+    /// The health check of its image has not passed yet.
+    unchecked: bool,
     /// Since when probes or its runtime say that it does not answer.
     silent_since: Option<Instant>,
     /// Until when it is ejected for errors.
@@ -150,6 +152,7 @@ impl HealthTrack {
             probes: Probes::Unknown,
             against: 0,
             trouble: None,
+            unchecked: false,
             silent_since: None,
             out_until: None,
             ejections: 0,
@@ -165,6 +168,7 @@ impl HealthTrack {
             }
             (Probes::Refused, None) => Health::Ejected(Ejection::Refused),
             (Probes::Bad, None) => Health::Ejected(Ejection::Probes),
+            (Probes::Good, None) if self.unchecked => Health::Starting,
             (Probes::Good, None) if self.out_until.is_some_and(|until| until > now) => {
                 Health::Ejected(Ejection::Errors)
             }
@@ -194,10 +198,16 @@ impl HealthTrack {
         }
     }
 
-    /// Takes what the runtime says.
-    pub fn troubled(&mut self, trouble: Option<Trouble>, now: Instant) {
-        self.trouble = trouble;
+    /// Takes the condition that the runtime reports.
+    pub fn observed(&mut self, condition: Condition, now: Instant) {
+        self.trouble = condition.trouble();
+        self.unchecked = condition == Condition::Starting;
         self.note_silence(now);
+    }
+
+    /// Reports whether the health check of its image has neither passed nor failed yet.
+    pub fn is_unchecked(&self) -> bool {
+        self.unchecked
     }
 
     /// Returns what the runtime reports that keeps the replica from responding.
@@ -302,12 +312,28 @@ mod tests {
     fn trouble_ejects_at_once_and_its_end_brings_back_at_once() {
         let now = Instant::now();
         let mut track = ready(now);
-        track.troubled(Some(Trouble::Paused), now);
+        track.observed(Condition::Troubled(Trouble::Paused), now);
         assert_eq!(track.health(now), Health::Ejected(Ejection::Trouble(Trouble::Paused)));
         assert_eq!(track.silent_since(), Some(now));
-        track.troubled(None, now + SECOND);
+        track.observed(Condition::Running, now + SECOND);
         assert_eq!(track.health(now + SECOND), Health::Ready);
         assert_eq!(track.silent_since(), None);
+    }
+
+    #[test]
+    fn a_replica_is_not_ready_before_the_health_check_of_its_image_has_passed() {
+        let now = Instant::now();
+        let mut track = HealthTrack::new();
+        track.observed(Condition::Starting, now);
+        for _ in 0..5 {
+            track.probed(Verdict::Good, LIMITS, now);
+        }
+        assert_eq!(track.health(now), Health::Starting);
+        assert_eq!(track.silent_since(), None, "it is not hung");
+        track.observed(Condition::Running, now);
+        assert_eq!(track.health(now), Health::Ready);
+        track.observed(Condition::Troubled(Trouble::Unhealthy), now);
+        assert_eq!(track.health(now), Health::Ejected(Ejection::Trouble(Trouble::Unhealthy)));
     }
 
     #[test]
@@ -329,13 +355,13 @@ mod tests {
     fn silence_is_counted_from_its_first_sign() {
         let now = Instant::now();
         let mut track = ready(now);
-        track.troubled(Some(Trouble::Paused), now + SECOND);
+        track.observed(Condition::Troubled(Trouble::Paused), now + SECOND);
         for _ in 0..3 {
             track.probed(Verdict::Bad, LIMITS, now + 2 * SECOND);
         }
-        track.troubled(None, now + 3 * SECOND);
+        track.observed(Condition::Running, now + 3 * SECOND);
         assert_eq!(track.silent_since(), Some(now + SECOND));
-        track.troubled(Some(Trouble::Stopping), now + 4 * SECOND);
+        track.observed(Condition::Troubled(Trouble::Stopping), now + 4 * SECOND);
         assert_eq!(track.silent_since(), None, "one that is being stopped is not hung");
     }
 

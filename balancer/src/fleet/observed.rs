@@ -50,6 +50,8 @@ pub enum Place {
 pub enum Condition {
     /// It was made and does not run yet.
     Made,
+    /// It runs, and the health check of its image has neither passed nor failed yet.
+    Starting,
     /// It runs.
     Running,
     /// It runs, but will not answer.
@@ -109,7 +111,9 @@ impl Condition {
     pub fn death(self) -> Option<Death> {
         match self {
             Condition::Dead(death) => Some(death),
-            Condition::Made | Condition::Running | Condition::Troubled(_) => None,
+            Condition::Made | Condition::Starting | Condition::Running | Condition::Troubled(_) => {
+                None
+            }
         }
     }
 
@@ -117,7 +121,7 @@ impl Condition {
     pub fn trouble(self) -> Option<Trouble> {
         match self {
             Condition::Troubled(trouble) => Some(trouble),
-            Condition::Made | Condition::Running | Condition::Dead(_) => None,
+            Condition::Made | Condition::Starting | Condition::Running | Condition::Dead(_) => None,
         }
     }
 }

@@ -16,8 +16,6 @@ pub struct Desired {
     pub spares: usize,
     /// No spare is started before (its back-off); none for at once.
     pub spares_not_before: Option<Instant>,
-    /// How many replicas that are not to stay are replaced at once.
-    pub batch: usize,
 }
 
 /// What a seat without a replica waits for.
@@ -27,6 +25,9 @@ pub struct Vacancy {
     pub not_before: Instant,
     /// Its replica must have a certain name, so that no spare will do.
     pub named: bool,
+    /// Whether its next replica runs the wanted release. While a rollout has not come to the seat
+    /// yet, it runs what ran before.
+    pub current: bool,
 }
 
 /// A replica that is known of.
@@ -42,6 +43,10 @@ pub struct Seen<'a> {
     pub created: Option<u64>,
     /// It takes requests, or would if it had a seat.
     pub ready: bool,
+    /// It has been ready for as long as a rollout monitors a new replica.
+    pub proven: bool,
+    /// Whether it runs the wanted release.
+    pub current: bool,
     /// Whether it may stay, or is to be replaced by another.
     pub fitness: Fitness,
     /// Another balancer is making it, for a seat of which nothing is known here: it is left alone
@@ -52,9 +57,9 @@ pub struct Seen<'a> {
 /// Whether a replica may stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fitness {
-    /// It runs what is wanted.
+    /// It runs what is wanted on its seat now.
     Fit,
-    /// It runs something else: it goes when another is ready.
+    /// It runs something else: it goes when another has been good for long enough.
     Stale,
     /// It does not answer: it goes when another is ready.
     Hung,
@@ -199,10 +204,7 @@ pub fn plan<'a>(
         }
     }
 
-    // While there are seats to be rolled, the update may still fail, and what it replaces be
-    // wanted again.
-    let rolls = crews.values().any(Crew::is_rolled);
-    let mut spares = plan.keep_spares(spares, rolls);
+    let mut spares = plan.keep_spares(spares);
     plan.fill_seats(desired, crews, &mut spares, now);
     plan.count_spares(desired, spares, now);
     plan
@@ -224,12 +226,13 @@ impl fmt::Display for Why {
     }
 }
 
-// === impl Crew ===
+// === impl Seen ===
 
-impl Crew<'_> {
-    /// Whether a rolling update has still to do with it.
-    fn is_rolled(&self) -> bool {
-        self.unfit.as_ref().is_some_and(|unfit| unfit.fitness == Fitness::Stale)
+impl Seen<'_> {
+    /// Reports whether `other` on the same seat may leave for this one. A replica that takes
+    /// requests waits until its successor has been monitored.
+    fn may_replace(&self, other: &Self) -> bool {
+        self.ready && (self.proven || !other.ready)
     }
 }
 
@@ -276,14 +279,17 @@ impl Plan {
         }
     }
 
-    /// Seats a replica; of two that are as good, the older stays.
+    /// Seats a replica; of two that are as good, the older stays. Of two that are to be replaced,
+    /// the one that takes requests stays.
     fn seat<'a>(&mut self, replica: Seen<'a>, crew: &mut Crew<'a>) {
-        let side = match replica.fitness {
-            Fitness::Fit => &mut crew.fit,
-            Fitness::Stale | Fitness::Hung => &mut crew.unfit,
+        let (side, by_readiness) = match replica.fitness {
+            Fitness::Fit => (&mut crew.fit, false),
+            Fitness::Stale | Fitness::Hung => (&mut crew.unfit, true),
         };
-        let newer = match side.take() {
-            Some(other) if age(&other) < age(&replica) => {
+        let worse = |replica: &Seen<'a>| by_readiness && !replica.ready;
+        let rank = |replica: &Seen<'a>| (worse(replica), replica.created.unwrap_or(u64::MAX));
+        let leaves = match side.take() {
+            Some(other) if (rank(&other), other.hostname) < (rank(&replica), replica.hostname) => {
                 *side = Some(other);
                 Some(replica)
             }
@@ -292,26 +298,20 @@ impl Plan {
                 other
             }
         };
-        if let Some(newer) = newer {
-            self.leave(&newer, Why::Duplicate);
+        if let Some(leaves) = leaves {
+            self.leave(&leaves, Why::Duplicate);
         }
     }
 
-    /// The spares that may stay, the best first: those that run what is wanted, of these those that
-    /// are ready, and of these the oldest.
-    fn keep_spares<'a>(&mut self, spares: Vec<Seen<'a>>, rolls: bool) -> Vec<Seen<'a>> {
-        let stays = |spare: &Seen<'a>| match spare.fitness {
-            Fitness::Fit => true,
-            Fitness::Stale => rolls,
-            Fitness::Hung => false,
-        };
-        let (mut fit, unfit): (Vec<_>, Vec<_>) = spares.into_iter().partition(stays);
+    /// Returns the spares that may stay, the best first: ready ones, and of these the oldest.
+    fn keep_spares<'a>(&mut self, spares: Vec<Seen<'a>>) -> Vec<Seen<'a>> {
+        let (mut fit, unfit): (Vec<_>, Vec<_>) =
+            spares.into_iter().partition(|spare| spare.fitness == Fitness::Fit);
         for spare in unfit {
             let why = if spare.fitness == Fitness::Hung { Why::Hung } else { Why::Replaced };
             self.leave(&spare, why);
         }
-        let rank = |spare: &Seen<'a>| (spare.fitness != Fitness::Fit, !spare.ready);
-        fit.sort_by(|a, b| (rank(a), age(a)).cmp(&(rank(b), age(b))));
+        fit.sort_by(|a, b| (!a.ready, age(a)).cmp(&(!b.ready, age(b))));
         fit
     }
 
@@ -322,8 +322,6 @@ impl Plan {
         spares: &mut Vec<Seen<'a>>,
         now: Instant,
     ) {
-        let mut to_roll = Vec::new();
-        let mut rolling = 0;
         for (seat, vacancy) in &desired.seats {
             let Crew { fit, unfit, remains } = crews.remove(seat).unwrap_or_default();
             let runs = [&fit, &unfit].into_iter().flatten().any(|r| r.phase != Phase::Launching);
@@ -336,25 +334,19 @@ impl Plan {
                 self.actions.push(Action::Resume(fit.hostname.clone()));
             }
             match (fit, unfit) {
-                (Some(_), None) => {}
-                (Some(fit), Some(unfit)) if fit.ready => {
+                (Some(fit), Some(unfit)) if fit.may_replace(&unfit) => {
                     self.leave(
                         &unfit,
                         if unfit.fitness == Fitness::Hung { Why::Hung } else { Why::Replaced },
                     );
                 }
-                (Some(_), Some(unfit)) => {
-                    rolling += usize::from(unfit.fitness == Fitness::Stale);
-                }
+                (Some(_), _) => {}
                 (None, Some(unfit)) if unfit.fitness == Fitness::Stale => {
-                    to_roll.push((*seat, *vacancy));
+                    if self.due(vacancy.not_before, now) {
+                        self.actions.push(Action::Start(*seat));
+                    }
                 }
                 (None, _) => self.fill(*seat, *vacancy, spares, now),
-            }
-        }
-        for (seat, vacancy) in to_roll.into_iter().take(desired.batch.saturating_sub(rolling)) {
-            if self.due(vacancy.not_before, now) {
-                self.actions.push(Action::Start(seat));
             }
         }
     }
@@ -364,9 +356,9 @@ impl Plan {
         if !self.due(vacancy.not_before, now) {
             return;
         }
-        let usable = |spare: &Seen<'_>| spare.ready && spare.fitness == Fitness::Fit;
-        if !vacancy.named && spares.first().is_some_and(usable) {
-            let spare = spares.remove(0);
+        let usable = |spare: &Seen<'_>| spare.ready && spare.current == vacancy.current;
+        let spare = spares.iter().position(usable).filter(|_| !vacancy.named);
+        if let Some(spare) = spare.map(|at| spares.remove(at)) {
             self.actions.push(Action::Seat(spare.hostname.clone(), seat));
         } else {
             self.actions.push(Action::Start(seat));

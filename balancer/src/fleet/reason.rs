@@ -20,6 +20,8 @@ pub enum NotReady {
     NoAddress(Option<Arc<str>>),
     /// Its runtime reports a condition in which it does not respond.
     Trouble(Trouble),
+    /// The health check of its image has neither passed nor failed yet.
+    Unchecked,
     /// It refused the connection of its last health check.
     Refused(Arc<str>),
     /// Its last health check failed otherwise.
@@ -50,7 +52,7 @@ impl NotReady {
     /// before its server listens.
     pub fn is_usual_at_start(&self) -> bool {
         match self {
-            NotReady::Refused(_) => true,
+            NotReady::Unchecked | NotReady::Refused(_) => true,
             NotReady::Trouble(Trouble::Paused | Trouble::Unhealthy | Trouble::Stopping)
             | NotReady::NoAddress(_)
             | NotReady::Failed(_)
@@ -65,6 +67,7 @@ impl fmt::Display for NotReady {
             NotReady::NoAddress(None) => f.write_str("no network address"),
             NotReady::NoAddress(Some(why)) => f.write_str(why),
             NotReady::Trouble(trouble) => trouble.fmt(f),
+            NotReady::Unchecked => f.write_str("container health: starting"),
             NotReady::Refused(why) | NotReady::Failed(why) => {
                 write!(f, "health check failed: {why}")
             }
@@ -138,6 +141,7 @@ mod tests {
             (NotReady::NoAddress(None), "no network address"),
             (NotReady::NoAddress(Some("no such name".into())), "no such name"),
             (NotReady::Trouble(Trouble::Unhealthy), "container health: unhealthy"),
+            (NotReady::Unchecked, "container health: starting"),
             (NotReady::Errors, "too many failed requests in a row"),
         ] {
             assert_eq!(reason.to_string(), text);

@@ -32,16 +32,18 @@ use super::health::{Ejection, Health, HealthLimits, OutlierConfig};
 use super::listed::Server;
 use super::observed::{Place, Trouble};
 use super::plan::Phase;
-use super::release::Release;
+use super::release::{Fingerprint, Release};
 use super::seat::{Hostname, MemberId, Seat};
 pub use begin::Begin;
 use listed::Enlisting;
 pub use occupants::{Occupant, Standing};
 use record::Record;
 pub use rehearse::{Rehearsal, Rehearsed};
-use roll::Roll;
-pub use roll::RollRequest;
-pub use status::{FleetStatus, ReplicaStatus, RollStatus, SeatStatus, SpareStatus};
+use roll::{Ended, Roll};
+pub use roll::{OnChange, ReleaseConfig, RollRequest};
+pub use status::{
+    EarlierRoll, FleetStatus, ReleaseStatus, ReplicaStatus, RollStatus, SeatStatus, SpareStatus,
+};
 
 /// Bounds of a fleet.
 #[derive(Clone, Debug)]
@@ -76,6 +78,8 @@ pub struct FleetConfig {
     pub listed: bool,
     /// Whether a replica has an image.
     pub images: bool,
+    /// What replicas run, and how that changes.
+    pub release: ReleaseConfig,
 }
 
 /// What the supervisor is to do for the roster.
@@ -129,7 +133,16 @@ pub struct Roster {
     dismissed: VecDeque<Hostname>,
     /// What all replicas are to run.
     target: Release,
+    /// The last release to which the whole fleet had converged: what seats run until a rollout
+    /// comes to them, and what it falls back on.
+    good: Release,
+    /// The one before, until a rollback has used it.
+    last_good: Option<Release>,
     roll: Option<Roll>,
+    /// Rollouts that are over, the latest last.
+    ended: VecDeque<Ended>,
+    /// The configuration of which a warning was given.
+    warned: Option<Fingerprint>,
     spare_backoff: Backoff,
     spares_not_before: Option<Instant>,
     panicking: bool,
@@ -163,6 +176,8 @@ struct SeatRecord {
     /// Why its last replica was lost or never became ready; `None` once a replica is ready.
     failure: Option<Arc<str>>,
     change: Option<ChangeId>,
+    /// The generation of the release to which it was updated, or is being updated.
+    turn: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -180,6 +195,7 @@ const GONE_KEPT: usize = 4_096;
 impl Roster {
     /// A fleet of nothing.
     pub fn new(config: FleetConfig) -> Self {
+        let release = Release::new(0, 0, &config.release.spec, config.release.spec.clone());
         Self {
             config,
             seats: BTreeMap::new(),
@@ -188,8 +204,12 @@ impl Roster {
             orders: Vec::new(),
             gone: VecDeque::new(),
             dismissed: VecDeque::new(),
-            target: Release::default(),
+            target: release.clone(),
+            good: release,
+            last_good: None,
             roll: None,
+            ended: VecDeque::new(),
+            warned: None,
             spare_backoff: Backoff::default(),
             spares_not_before: None,
             panicking: false,
@@ -287,8 +307,8 @@ impl Roster {
             else {
                 continue;
             };
-            let rank = |record: &Record| (record.is_ready(), self.is_fit(record));
-            let better = serving.get(&member).is_none_or(|(_, other)| rank(other) < rank(record));
+            let better =
+                serving.get(&member).is_none_or(|(_, other)| self.rank(other) < self.rank(record));
             if better {
                 serving.insert(member, (hostname, record));
             }
@@ -348,14 +368,21 @@ impl Roster {
         self.panicking
     }
 
-    /// What `/rep` lists: replicas that joined and run, in the order in which they joined.
+    /// What `/rep` lists: replicas that joined and run, one a member, in the order in which they
+    /// joined. Of two on one seat it lists the one that takes requests.
     pub fn listing(&self) -> Vec<Hostname> {
-        let mut joined: Vec<(u64, &Hostname)> = self
-            .records
-            .iter()
-            .filter(|(_, record)| record.phase == Phase::Up)
-            .filter_map(|(hostname, record)| Some((record.joined?, hostname)))
-            .collect();
+        let mut members: BTreeMap<MemberId, (&Hostname, &Record)> = BTreeMap::new();
+        for (hostname, record) in &self.records {
+            let joined = record.phase == Phase::Up && record.joined.is_some();
+            let Some(member) = record.place.member().filter(|_| joined) else { continue };
+            let rank = |record: &Record| (self.rank(record), std::cmp::Reverse(record.joined));
+            let better = members.get(&member).is_none_or(|(_, other)| rank(other) < rank(record));
+            if better {
+                members.insert(member, (hostname, record));
+            }
+        }
+        let mut joined: Vec<(Option<u64>, &Hostname)> =
+            members.into_values().map(|(hostname, record)| (record.joined, hostname)).collect();
         joined.sort_unstable();
         joined.into_iter().map(|(_, hostname)| hostname.clone()).collect()
     }
@@ -365,6 +392,11 @@ impl Roster {
         record.phase == Phase::Up
             && record.change.is_none()
             && (record.is_ready() || (self.panicking && record.standing.is_doubtful()))
+    }
+
+    /// Orders the replicas of one seat: the greatest takes its requests.
+    fn rank(&self, record: &Record) -> (bool, bool, bool) {
+        (record.is_ready(), self.is_fit(record), record.release.fits(&self.good))
     }
 
     fn is_on_ring(&self, member: MemberId) -> bool {
@@ -392,6 +424,7 @@ impl Roster {
             before_outage: None,
             failure: None,
             change: None,
+            turn: None,
         }
     }
 

@@ -17,6 +17,7 @@
 //! | `GET /networks/NAME` | whether the network is there, and whose it is |
 //! | `POST /networks/create` | unless it is |
 //! | `DELETE /networks/ID` | a clean end, if it was made here |
+//! | `GET /images/NAME/json` | the image ID of a release |
 //! | `POST /images/create` | pulling, unless `pull = "never"` |
 //! | `GET /volumes`, `POST /volumes/create`, `DELETE /volumes/NAME` | leases of the pool's balancers; none where the first is denied (403) |
 //! | `GET /networks` | `balancer clean` |
@@ -30,6 +31,7 @@ mod labels;
 mod leases;
 mod network;
 mod own;
+mod pins;
 mod pull;
 mod sight;
 mod witness;
@@ -62,6 +64,7 @@ use crate::config::settings::PullPolicy;
 use crate::fleet::change::Death;
 use crate::fleet::members::Lease;
 use crate::fleet::observed::{Condition, Observed, Trouble};
+use crate::fleet::release::Spec;
 use crate::fleet::seat::Hostname;
 use call::{CALL_DEADLINE, START_DEADLINE, call, is_missing, is_status};
 pub use clean::{Cleaning, Leftovers};
@@ -69,6 +72,7 @@ use labels::{HOSTNAME, POOL, VERSION};
 use leases::Leases;
 use network::Network;
 use own::Own;
+use pins::Pins;
 use pull::Puller;
 use sight::{Seen, Sight};
 
@@ -81,10 +85,6 @@ const NAME_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A pause before the next look at such a name.
 const NAME_PAUSE: Duration = Duration::from_millis(50);
-
-/// How long an image that was pulled is as good as pulled anew, where it always is: replicas that
-/// start side by side need it once.
-const PULL_COUNTS: Duration = Duration::from_secs(5);
 
 /// How often a mark is tried while others mark the same container.
 const MARK_ATTEMPTS: usize = 5;
@@ -99,6 +99,7 @@ pub struct Docker {
     changed: Rc<Notify>,
     sight: Sight,
     puller: Puller,
+    pins: Pins,
     network: Network,
     subscription: JoinHandle<()>,
 }
@@ -178,6 +179,7 @@ impl Docker {
             changed,
             sight,
             puller,
+            pins: Pins::default(),
             subscription,
         };
         docker.network.ensure().await?;
@@ -267,7 +269,10 @@ impl Docker {
                     // Refused if somebody starts it again just now: it is seen then.
                     self.remove(&id, false).await?;
                 }
-                Condition::Made | Condition::Running | Condition::Troubled(_) => {
+                Condition::Made
+                | Condition::Starting
+                | Condition::Running
+                | Condition::Troubled(_) => {
                     if replica.place != labels::place(what) {
                         return Err(RuntimeError::NameTaken(what.hostname.slug()));
                     }
@@ -278,31 +283,30 @@ impl Docker {
         Ok(found)
     }
 
+    /// Makes the replica's container from the image of its release. An image that is gone from the
+    /// engine is pulled again by its reference, which may stand for the same image still.
     async fn create(&self, what: &ReplicaSpec) -> Result<String, RuntimeError> {
-        let (image, policy) = (body::image(&self.config, what), self.config.pull);
-        if policy == PullPolicy::Always {
-            let since = Instant::now().checked_sub(PULL_COUNTS).unwrap_or_else(Instant::now);
-            self.puller.pull(image, since).await?;
-        }
+        let spec = self.pins.pinned(&self.api, &self.puller, &self.config, &what.release).await?;
         let began = Instant::now();
-        let created = self.create_now(what).await;
+        let created = self.create_now(what, &spec).await;
+        let policy = self.config.pull;
         if policy != PullPolicy::Never && is_missing(&created, "no such image") {
+            let image = spec.image.as_deref().unwrap_or(&self.config.image);
             self.puller.pull(image, began).await?;
-            return self.create_now(what).await;
+            return self.create_now(what, &spec).await;
         }
         if is_missing(&created, "network") {
             self.network.ensure().await?;
-            return self.create_now(what).await;
+            return self.create_now(what, &spec).await;
         }
         created
     }
 
-    async fn create_now(&self, what: &ReplicaSpec) -> Result<String, RuntimeError> {
+    async fn create_now(&self, what: &ReplicaSpec, spec: &Spec) -> Result<String, RuntimeError> {
         let name = what.hostname.slug();
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
-        let created = self
-            .api
-            .create_container(Some(options), body::body(&self.config, &self.own.pool, what));
+        let body = body::body(&self.config, &self.own.pool, what, spec);
+        let created = self.api.create_container(Some(options), body);
         let created = call(&format!("create container {name:?}"), START_DEADLINE, created).await;
         created.map(|created| created.id)
     }
@@ -493,7 +497,6 @@ impl Runtime for Docker {
             shared: self.config.shared,
             me: self.own.key.clone(),
             address: self.own.address.to_string(),
-            config: own::fingerprint(&self.config),
             earlier: has_earlier.then_some(EARLIER_POOL),
         }))
     }
@@ -534,7 +537,8 @@ fn address() -> String {
 /// Whether a container runs, well or not.
 fn is_up(condition: Condition) -> bool {
     match condition {
-        Condition::Running
+        Condition::Starting
+        | Condition::Running
         | Condition::Troubled(Trouble::Paused | Trouble::Unhealthy | Trouble::Stopping) => true,
         Condition::Made | Condition::Dead(_) => false,
     }

@@ -75,8 +75,6 @@ pub enum CommandError {
 /// Child processes.
 #[derive(Debug)]
 pub struct Process {
-    command: Option<CommandLine>,
-    env: Vec<(String, String)>,
     children: RefCell<BTreeMap<Hostname, Running>>,
     started: RefCell<u64>,
     changed: Rc<Notify>,
@@ -97,23 +95,16 @@ struct Running {
 // === impl Process ===
 
 impl Process {
-    /// Runs `command` for each replica, the embedded demo replica where there is none, with
-    /// `env` besides `PORT` and `SERVER_ID`.
-    pub fn new(command: Option<CommandLine>, env: Vec<(String, String)>) -> Self {
-        Self {
-            command,
-            env,
-            children: RefCell::default(),
-            started: RefCell::default(),
-            changed: Rc::default(),
-        }
+    /// Returns the runtime without a child. What each child runs is in its release.
+    pub fn new() -> Self {
+        Self { children: RefCell::default(), started: RefCell::default(), changed: Rc::default() }
     }
 
     /// Starts the shim of a replica. Returns it with the pipe that controls it.
     fn spawn(&self, what: &ReplicaSpec, port: u16) -> Result<(Child, PipeWriter), RuntimeError> {
         let me = own_program();
-        let configured = self.command.as_ref().map(CommandLine::words);
-        let words: Vec<OsString> = match what.release.spec.command.as_deref().or(configured) {
+        let spec = what.release.spec();
+        let words: Vec<OsString> = match spec.command.as_deref() {
             Some(words) => {
                 let words = filled(words, port, what.seat, &what.hostname);
                 words.into_iter().map(OsString::from).collect()
@@ -132,7 +123,7 @@ impl Process {
             .args(&words)
             .env("PORT", port.to_string())
             .env("SERVER_ID", seat_text(what.seat))
-            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .envs(&spec.env)
             .stdin(controlled)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -164,6 +155,12 @@ impl Process {
             .filter(|port| !taken(*port))
             .find(bindable)
             .ok_or(RuntimeError::NoPort { from: PORTS.start, to: PORTS.end - 1 })
+    }
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -13,6 +13,7 @@ use crate::fleet::event::What;
 use crate::fleet::members::{
     EXPIRES_AFTER, Join, Lease, Leave, Member, Members, News, Origin, RENEW_EVERY, Stage, Wanted,
 };
+use crate::fleet::release::Spec;
 use crate::fleet::roster::{Begin, Roster};
 use crate::runtime::{Pool, Runtime, RuntimeError};
 use crate::state::{ChangeError, MemberStatus, PoolStatus, Reply};
@@ -57,6 +58,8 @@ pub(super) struct Membership {
     pool: Pool,
     /// The fingerprint of the configuration, the number of replicas included.
     config: String,
+    /// The configured number of replicas.
+    replicas: usize,
     members: Members,
     /// The lease that was written last, or is being written.
     lease: Lease,
@@ -93,7 +96,7 @@ pub(super) enum Ending {
 // === impl Membership ===
 
 impl Membership {
-    /// Joins the pool of the runtime. Returns `None` as the membership for a runtime that no other
+    /// Joins the pool of the runtime with the configured number of replicas, which run `spec`. Returns `None` as the membership for a runtime that no other
     /// balancer can share; and where the first fleet comes from.
     ///
     /// # Errors
@@ -101,6 +104,7 @@ impl Membership {
     pub(super) async fn join<R: Runtime>(
         runtime: &R,
         replicas: usize,
+        spec: &Spec,
     ) -> Result<(Option<Self>, Begin), JoinError> {
         let Some(pool) = runtime.pool().await? else {
             return Ok((None, Begin::Found(replicas)));
@@ -128,7 +132,7 @@ impl Membership {
             joined => joined?,
         };
         members.supersede();
-        let config = format!("{}-{replicas}", pool.config);
+        let config = config_of(spec, replicas);
         let origin = members.origin(&leases, &config);
         log_origin(&origin, replicas);
         lease.wanted = match &origin {
@@ -146,6 +150,7 @@ impl Membership {
         let membership = Self {
             pool,
             config,
+            replicas,
             members,
             lease,
             renewing: false,
@@ -159,6 +164,12 @@ impl Membership {
             held: Vec::new(),
         };
         Ok((Some(membership), Begin::from_origin(&origin, replicas)))
+    }
+
+    /// Takes another configuration of what replicas run: the fleet is wanted under this one now.
+    pub(super) fn configure(&mut self, spec: &Spec) {
+        self.config = config_of(spec, self.replicas);
+        self.noted = None;
     }
 
     /// Returns when the lease is to be renewed next.
@@ -369,13 +380,18 @@ fn held(pool: &Pool, other: &Lease) -> JoinError {
     JoinError::Held { pool: pool.name.clone(), member: Member::from(other), hint }
 }
 
+/// Returns the fingerprint of a configuration, by which the next start sees whether it has changed.
+fn config_of(spec: &Spec, replicas: usize) -> String {
+    format!("{}-{replicas}", spec.fingerprint())
+}
+
 fn log_origin(origin: &Origin, replicas: usize) {
     match origin {
         Origin::NoLease => {}
         Origin::Members(_) => info!("other balancers serve the pool: their fleet applies"),
         Origin::Requested(wanted) => info!(
             replicas = wanted.seats.0.len(),
-            generation = wanted.release.generation,
+            generation = wanted.release.generation(),
             "last requested fleet restored: the configuration is unchanged"
         ),
         Origin::Changed(wanted) => info!(

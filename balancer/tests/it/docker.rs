@@ -9,6 +9,7 @@ mod proxy;
 mod pull;
 mod restart;
 mod roll;
+mod rollout;
 mod spares;
 
 use std::collections::{BTreeMap, BTreeSet};

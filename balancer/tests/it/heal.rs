@@ -11,6 +11,7 @@ mod panic;
 mod reasons;
 mod refused;
 mod roll;
+mod rollout;
 mod slow_start;
 mod spares;
 mod status;

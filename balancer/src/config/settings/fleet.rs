@@ -1,4 +1,4 @@
-//! `[health]`, `[outliers]`, `[respawn]` and `[scale]`.
+//! `[health]`, `[outliers]`, `[respawn]`, `[roll]` and `[scale]`.
 
 use clap::Args;
 use serde::Deserialize;
@@ -122,6 +122,16 @@ pub struct RespawnSettings {
     pub reset_after: Option<Span>,
 }
 
+/// `[roll]`
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RollSettings {
+    /// Time for which a new replica must be ready until its seat counts as updated: only then its
+    /// predecessor leaves and the next seat has its turn; 0s for no time [default: 5s]
+    #[arg(id = "roll-monitor", long, env = "BALANCER_ROLL_MONITOR", value_name = "DURATION")]
+    pub monitor: Option<Span>,
+}
+
 /// `[scale]`
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -177,6 +187,12 @@ impl OutlierSettings {
 impl RespawnSettings {
     pub(super) fn or(self, other: Self) -> Self {
         first_of!(self, other; base, max, reset_after;)
+    }
+}
+
+impl RollSettings {
+    pub(super) fn or(self, other: Self) -> Self {
+        first_of!(self, other; monitor;)
     }
 }
 

@@ -16,6 +16,7 @@ struct Fake {
     phase: Phase,
     created: Option<u64>,
     ready: bool,
+    proven: bool,
     fitness: Fitness,
 }
 
@@ -23,7 +24,7 @@ impl Fake {
     fn new(name: &str, place: Place, phase: Phase) -> Self {
         let hostname = Hostname::parse(name).unwrap();
         let ready = phase == Phase::Up;
-        Self { hostname, place, phase, created: None, ready, fitness: Fitness::Fit }
+        Self { hostname, place, phase, created: None, ready, proven: true, fitness: Fitness::Fit }
     }
 
     fn seen(&self) -> Seen<'_> {
@@ -33,6 +34,8 @@ impl Fake {
             phase: self.phase,
             created: self.created,
             ready: self.ready,
+            proven: self.proven,
+            current: self.fitness == Fitness::Fit,
             fitness: self.fitness,
             elsewhere: None,
         }
@@ -48,9 +51,9 @@ fn seat(number: u32) -> Seat {
 }
 
 fn desired(seats: impl IntoIterator<Item = u32>, now: Instant) -> Desired {
-    let vacancy = Vacancy { not_before: now, named: false };
+    let vacancy = Vacancy { not_before: now, named: false, current: true };
     let seats = seats.into_iter().map(|number| (seat(number), vacancy)).collect();
-    Desired { seats, batch: 1, ..Desired::default() }
+    Desired { seats, ..Desired::default() }
 }
 
 fn planned(desired: &Desired, world: &[Fake], now: Instant) -> Plan {
@@ -115,7 +118,7 @@ fn worlds(now: Instant) -> impl Strategy<Value = (Desired, Vec<Fake>)> {
     let seats = proptest::collection::btree_set(1_u32..12, 0..10);
     let replica = (places(), phases(now), 0_u64..5, fitnesses());
     let replicas = proptest::collection::vec(replica, 0..20);
-    (seats, 0_usize..4, 1_usize..4, replicas).prop_map(move |(seats, spares, batch, replicas)| {
+    (seats, 0_usize..4, replicas).prop_map(move |(seats, spares, replicas)| {
         let fakes =
             replicas.into_iter().enumerate().map(|(i, (place, phase, created, fitness))| {
                 let fake = Fake::new(&format!("r{i}"), place, phase);
@@ -128,7 +131,7 @@ fn worlds(now: Instant) -> impl Strategy<Value = (Desired, Vec<Fake>)> {
                 let ready = fake.ready && fitness != Fitness::Hung;
                 Fake { created: Some(created), fitness, ready, ..fake }
             });
-        (Desired { spares, batch, ..desired(seats, now) }, fakes.collect())
+        (Desired { spares, ..desired(seats, now) }, fakes.collect())
     })
 }
 
@@ -200,26 +203,58 @@ proptest! {
             prop_assert!(before.iter().all(|seat| after.contains(seat)), "{:?}", actions);
         }
     }
+}
 
-    #[test]
-    fn no_more_seats_are_rolled_at_once_than_the_batch(
-        seats in 1_u32..12, batch in 1_usize..5
-    ) {
-        let now = Instant::now();
-        let desired = Desired { batch, ..desired(1..=seats, now) };
-        let mut world: Vec<Fake> = (1..=seats)
-            .map(|n| Fake::new(&format!("old{n}"), seat(n).into(), Phase::Up))
-            .map(|fake| Fake { fitness: Fitness::Stale, created: Some(1), ..fake })
-            .collect();
-        let mut next = 0;
-        for _ in 0..STEPS {
-            let actions = planned(&desired, &world, now).actions;
-            let starts = actions.iter().filter(|a| matches!(a, Action::Start(_))).count();
-            prop_assert!(starts <= batch);
-            carry_out(&actions, &mut world, &mut next);
-        }
-        prop_assert!(world.iter().all(|replica| replica.fitness == Fitness::Fit));
-        prop_assert_eq!(next, u64::from(seats), "each seat is started once");
+#[test]
+fn a_replica_that_takes_requests_leaves_only_for_one_that_was_monitored() {
+    let now = Instant::now();
+    let wanted = desired([1], now);
+    let old = Fake {
+        fitness: Fitness::Stale,
+        created: Some(1),
+        ..Fake::new("old", seat(1).into(), Phase::Up)
+    };
+    let new = Fake { created: Some(2), ..Fake::new("new", seat(1).into(), Phase::Up) };
+    let drains = [Action::Drain(old.hostname.clone(), Why::Replaced)];
+    let planned =
+        |old: &Fake, new: &Fake| planned(&wanted, &[old.clone(), new.clone()], now).actions;
+    assert_eq!(planned(&old, &Fake { proven: false, ..new.clone() }), []);
+    assert_eq!(planned(&old, &Fake { ready: false, proven: false, ..new.clone() }), []);
+    assert_eq!(planned(&old, &new), drains);
+    let unready = Fake { ready: false, ..old };
+    assert_eq!(planned(&unready, &Fake { proven: false, ..new.clone() }), drains);
+    assert_eq!(planned(&unready, &Fake { ready: false, proven: false, ..new }), []);
+}
+
+#[test]
+fn of_two_that_are_to_be_replaced_the_one_that_takes_requests_stays() {
+    let now = Instant::now();
+    let stale = |name, created, ready| Fake {
+        fitness: Fitness::Stale,
+        created: Some(created),
+        ready,
+        ..Fake::new(name, seat(1).into(), Phase::Up)
+    };
+    for (first, second, leaves) in [(false, true, "a"), (true, true, "b"), (true, false, "b")] {
+        let world = [stale("a", 1, first), stale("b", 2, second)];
+        let actions = planned(&desired([1], now), &world, now).actions;
+        let leaves = Action::Drain(Hostname::parse(leaves).unwrap(), Why::Duplicate);
+        assert_eq!(actions, [leaves, Action::Start(seat(1))]);
+    }
+}
+
+#[test]
+fn a_seat_takes_only_a_spare_of_the_release_that_it_is_to_run() {
+    let now = Instant::now();
+    let spare = Fake::new("spare", Place::Spare, Phase::Up);
+    for (current, expected) in
+        [(true, Action::Seat(spare.hostname.clone(), seat(1))), (false, Action::Start(seat(1)))]
+    {
+        let vacancy = Vacancy { not_before: now, named: false, current };
+        let seats = [(seat(1), vacancy)].into();
+        let wanted = Desired { seats, spares: 1, ..Desired::default() };
+        let actions = planned(&wanted, std::slice::from_ref(&spare), now).actions;
+        assert_eq!(actions[0], expected);
     }
 }
 
@@ -240,7 +275,7 @@ fn what_the_runtime_still_works_at_is_left_alone() {
 fn a_back_off_is_waited_for_and_told() {
     let now = Instant::now();
     let later = now + Duration::from_secs(5);
-    let vacancy = Vacancy { not_before: later, named: false };
+    let vacancy = Vacancy { not_before: later, named: false, current: true };
     let waiting = Desired { seats: [(seat(1), vacancy)].into(), ..Desired::default() };
     assert_eq!(planned(&waiting, &[], now), Plan { actions: vec![], wake: Some(later) });
     assert_eq!(planned(&waiting, &[], later).actions, [Action::Start(seat(1))]);
@@ -282,7 +317,7 @@ fn an_empty_seat_takes_the_oldest_ready_spare_unless_it_needs_a_name() {
     let old = Hostname::parse("old").unwrap();
     let actions = planned(&wanted, &spares, now).actions;
     assert_eq!(actions, [Action::Seat(old, seat(7)), Action::StartSpare]);
-    let named = Vacancy { not_before: now, named: true };
+    let named = Vacancy { not_before: now, named: true, current: true };
     let wanted = Desired { seats: [(seat(7), named)].into(), ..wanted };
     assert_eq!(planned(&wanted, &spares, now).actions, [Action::Start(seat(7))]);
 }

@@ -1,5 +1,6 @@
 //! What is to be done now: health reassessed, the plan made, its actions begun.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
@@ -27,37 +28,46 @@ impl Roster {
             let (effects, wake) = self.act_listed(now);
             return (effects, [wake, due].into_iter().flatten().min());
         }
+        let due = [due, self.give_turns(now)].into_iter().flatten().min();
         let desired = self.desired();
-        let observed = self.records.iter().map(|(hostname, record)| self.seen(hostname, record));
+        let good = if self.is_converged() { BTreeSet::new() } else { self.good_seats() };
+        let observed =
+            self.records.iter().map(|(hostname, record)| self.seen(hostname, record, &good, now));
         let plan = plan::plan(&desired, observed, now);
         let mut effects = Vec::new();
-        let generation = self.target.generation;
+        let generation = self.target.generation();
         for action in plan.actions {
             // A start that was planned before a rolling update failed would run what failed.
             let starts = matches!(action, Action::Start(_) | Action::StartSpare);
-            if !starts || self.target.generation == generation {
+            if !starts || self.target.generation() == generation {
                 self.begin(action, &mut effects, now, rng);
             }
         }
         self.mark_again(&mut effects);
-        self.advance_roll();
+        self.advance_roll(now);
         (effects, [plan.wake, due].into_iter().flatten().min())
     }
 
     fn desired(&self) -> Desired {
-        let vacancy = |seat: &super::SeatRecord| Vacancy {
-            not_before: seat.not_before,
-            named: seat.name.is_some(),
+        let vacancy = |(seat, record): (&Seat, &super::SeatRecord)| {
+            let (not_before, named) = (record.not_before, record.name.is_some());
+            (*seat, Vacancy { not_before, named, current: self.is_current((*seat).into()) })
         };
         Desired {
-            seats: self.seats.iter().map(|(seat, record)| (*seat, vacancy(record))).collect(),
+            seats: self.seats.iter().map(vacancy).collect(),
             spares: if self.stopping { 0 } else { self.config.spares },
             spares_not_before: self.spares_not_before,
-            batch: self.roll.as_ref().map_or(1, |roll| roll.batch),
         }
     }
 
-    fn seen<'a>(&'a self, hostname: &'a Hostname, record: &Record) -> Seen<'a> {
+    /// `good` are the seats with a replica of the release that seats keep until their turn.
+    fn seen<'a>(
+        &'a self,
+        hostname: &'a Hostname,
+        record: &Record,
+        good: &BTreeSet<Seat>,
+        now: Instant,
+    ) -> Seen<'a> {
         let phase = match record.phase {
             Phase::Draining { until, idle } => {
                 Phase::Draining { until, idle: idle && !record.marking }
@@ -71,10 +81,11 @@ impl Roster {
             | Phase::Removing
             | Phase::RemoveFailed { .. } => record.phase,
         };
-        let fitness = match (record.hung, record.release.fits(&self.target)) {
-            (true, _) => Fitness::Hung,
-            (false, true) => Fitness::Fit,
-            (false, false) => Fitness::Stale,
+        let current = record.release.fits(&self.target);
+        let fitness = match record.hung {
+            true => Fitness::Hung,
+            false if current || self.may_wait(record, good) => Fitness::Fit,
+            false => Fitness::Stale,
         };
         Seen {
             hostname,
@@ -82,8 +93,24 @@ impl Roster {
             phase,
             created: record.created,
             ready: record.is_ready(),
+            proven: self.is_proven(record, now),
+            current,
             fitness,
             elsewhere: record.foreign_until.filter(|_| !self.stopping),
+        }
+    }
+
+    /// Reports whether a replica that does not run the wanted release stays until its seat has its
+    /// turn. What a superseded rollout left beside a good replica does not.
+    fn may_wait(&self, record: &Record, good: &BTreeSet<Seat>) -> bool {
+        let is_good = record.release.fits(&self.good);
+        match record.place {
+            Place::Member(_) => {
+                let turn = record.seat().and_then(|seat| self.seats.get(&seat)?.turn);
+                let outbid = record.seat().is_some_and(|seat| good.contains(&seat));
+                turn != Some(self.target.generation()) && (is_good || !outbid)
+            }
+            Place::Spare | Place::Unknown => is_good && !self.is_current(record.place),
         }
     }
 
@@ -132,7 +159,7 @@ impl Roster {
     }
 
     fn launch(&mut self, hostname: Hostname, place: Place, effects: &mut Vec<Effect>) {
-        let release = self.target.clone();
+        let release = self.release_for(place).clone();
         let record = Record::launching(place, release.clone(), self.tick);
         self.records.insert(hostname.clone(), record);
         self.gone.retain(|(name, _)| *name != hostname);
@@ -317,7 +344,7 @@ impl Roster {
         record.standing = health;
         self.revision += 1;
         match health {
-            Health::Starting => {}
+            Health::Starting => record.ready_since = None,
             Health::Ready => {
                 let begins = record.phase != Phase::Up;
                 record.phase = Phase::Up;
@@ -333,7 +360,6 @@ impl Roster {
                     seat.failure = None;
                 }
                 if begins {
-                    self.note_success();
                     self.warm(hostname, now);
                 }
                 self.join(hostname);
@@ -345,6 +371,7 @@ impl Roster {
                     let reason = record.not_ready();
                     record.reports.note(reason.clone());
                     self.tell(hostname, place, What::Ejected(why, reason));
+                    self.note_ejection(hostname, why, now);
                 }
             }
         }

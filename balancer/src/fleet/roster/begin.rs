@@ -7,7 +7,7 @@ use super::{Roster, SeatRecord};
 use crate::fleet::change::Failed;
 use crate::fleet::members::{Origin, Seats, Wanted};
 use crate::fleet::observed::Observed;
-use crate::fleet::release::{Release, Spec};
+use crate::fleet::release::Release;
 use crate::fleet::seat::{Hostname, Seat};
 
 /// Where the seats of the first fleet come from.
@@ -18,9 +18,9 @@ pub enum Begin {
     /// From the replicas that run, and from other balancers, which want these seats and fill those
     /// that are empty.
     Joined(Seats),
-    /// These seats and no others, running this release.
+    /// These seats and no others, running this release or a later one of a replica.
     Exactly(Seats, Release),
-    /// So many seats, those of running replicas first, running the configured release.
+    /// So many seats, those of running replicas first.
     Configured(usize),
 }
 
@@ -48,7 +48,8 @@ impl Begin {
 
 impl Roster {
     /// Begins: adopts the replicas that run, on the seats that they have. Where none runs, asks for
-    /// `replicas` on the first seats. Goes on with a rolling update that was under way.
+    /// `replicas` on the first seats. Goes on with a rollout that was under way, and follows a change
+    /// of the configuration.
     pub fn boot(&mut self, running: Vec<Observed>, replicas: usize, now: Instant) {
         self.begin_with(running, Begin::Found(replicas), now);
     }
@@ -57,25 +58,22 @@ impl Roster {
     /// that run decide.
     pub fn begin_with(&mut self, mut running: Vec<Observed>, begin: Begin, now: Instant) {
         running.sort_by_key(|replica| (replica.created, replica.place));
+        self.complete(&mut running);
         let held: BTreeSet<Seat> =
             running.iter().filter(|it| !it.leaving).filter_map(|it| it.place.seat()).collect();
         let joins = matches!(begin, Begin::Joined(_));
+        self.resume(&running, now);
         let (seats, first) = match begin {
             Begin::Found(replicas) => {
-                self.follow(&running, now);
                 let first = if held.is_empty() { replicas } else { 0 };
                 (None, Seat::smallest_free(|_| false, first))
             }
-            Begin::Joined(Seats(seats)) => {
-                self.follow(&running, now);
-                (None, seats.into_iter().collect())
-            }
+            Begin::Joined(Seats(seats)) => (None, seats.into_iter().collect()),
             Begin::Exactly(Seats(seats), release) => {
-                self.follow_also(&running, release, now);
+                self.resume_requested(release, !running.is_empty(), now);
                 (Some(seats.clone()), seats.into_iter().collect())
             }
             Begin::Configured(replicas) => {
-                self.follow_also(&running, configured(&running), now);
                 let mut seats: BTreeSet<Seat> = held.iter().copied().take(replicas).collect();
                 let missing = replicas - seats.len();
                 seats.extend(Seat::smallest_free(|seat| held.contains(&seat), missing));
@@ -104,6 +102,7 @@ impl Roster {
                 self.begin_seat(seat, !joins && held.is_empty(), not_before, now);
             }
         }
+        self.follow_configuration(now);
         self.revision += 1;
     }
 
@@ -115,18 +114,6 @@ impl Roster {
             let name = first.then(|| Hostname::of_seat(seat));
             self.seats.insert(seat, SeatRecord { name, first, not_before, ..record });
         }
-    }
-
-    /// Follows a rolling update as if a replica of `release` were running beside the others: one
-    /// that was requested may have started no replica yet.
-    fn follow_also(&mut self, running: &[Observed], release: Release, now: Instant) {
-        let mut listing = running.to_vec();
-        if let Some(one) = running.iter().find(|replica| !replica.leaving) {
-            listing.push(Observed { release, ..one.clone() });
-        } else {
-            self.target = release;
-        }
-        self.follow(&listing, now);
     }
 
     /// Returns the seats that were last requested: those of an `/add` count once it is through.
@@ -152,18 +139,5 @@ impl Roster {
     /// Reports whether a change is under way.
     pub fn is_changing(&self) -> bool {
         !self.changes.is_empty()
-    }
-}
-
-/// Returns the release of the configuration, later than all that run. It is the default where
-/// nothing that runs differs from the configuration.
-fn configured(running: &[Observed]) -> Release {
-    let latest = running.iter().filter(|it| !it.leaving).map(|it| &it.release).max();
-    match latest {
-        Some(latest) if latest.spec != Spec::default() => {
-            Release { generation: latest.generation + 1, since: 0, spec: Spec::default() }
-        }
-        Some(latest) => latest.clone(),
-        None => Release::default(),
     }
 }

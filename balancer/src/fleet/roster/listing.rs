@@ -18,11 +18,12 @@ impl Roster {
     /// Takes a full listing that was asked for at `began`.
     pub fn listed(
         &mut self,
-        listing: Vec<Observed>,
+        mut listing: Vec<Observed>,
         began: Tick,
         now: Instant,
         rng: &mut impl Rng,
     ) {
+        self.complete(&mut listing);
         self.follow(&listing, now);
         let names: BTreeSet<Hostname> = listing.iter().map(|o| o.hostname.clone()).collect();
         // Seats that have a replica which is to stay: nobody gave them up.
@@ -61,19 +62,31 @@ impl Roster {
         }
     }
 
+    /// Completes the releases of replicas that an earlier version of the balancer started.
+    pub(super) fn complete(&self, listing: &mut [Observed]) {
+        let configured = &self.config.release.spec;
+        for observed in listing.iter_mut().filter(|it| !it.release.is_complete()) {
+            observed.release = observed.release.completed(configured);
+        }
+    }
+
     /// Takes a replica in that was not known.
     pub(super) fn adopt(&mut self, observed: Observed, now: Instant) {
         let phase = match observed.condition {
             Condition::Dead(_) => Phase::Dead,
-            Condition::Made | Condition::Running | Condition::Troubled(_) if observed.leaving => {
+            Condition::Made | Condition::Starting | Condition::Running | Condition::Troubled(_)
+                if observed.leaving =>
+            {
                 // Whoever removes it lets its requests finish; if it does not, this one will.
                 Phase::Draining { until: now + self.config.drain_deadline, idle: false }
             }
             Condition::Made => Phase::Made { since: now },
-            Condition::Running | Condition::Troubled(_) => Phase::Starting { since: now },
+            Condition::Starting | Condition::Running | Condition::Troubled(_) => {
+                Phase::Starting { since: now }
+            }
         };
         let (hostname, place) = (observed.hostname.clone(), observed.place);
-        let (trouble, leaving) = (observed.condition.trouble(), observed.leaving);
+        let (condition, leaving) = (observed.condition, observed.leaving);
         let what = match (observed.condition.death(), observed.leaving) {
             (Some(death), _) => What::Died(death),
             (None, true) if observed.seat_stays => What::TakenElsewhere,
@@ -87,7 +100,7 @@ impl Roster {
             // One that is leaving is nobody's to come: its removal is completed here.
             record.foreign_until =
                 (foreign && !leaving).then_some(now + self.config.start_deadline);
-            record.health.troubled(trouble, now);
+            record.health.observed(condition, now);
         }
         self.note_enlisted(&hostname);
         self.tell(&hostname, place, what);
@@ -146,7 +159,10 @@ impl Roster {
                 _,
             ) => return,
             (Phase::Made { .. }, Condition::Made) | (Phase::Draining { .. }, Condition::Made) => {}
-            (Phase::Made { .. }, Condition::Running | Condition::Troubled(_)) => {
+            (
+                Phase::Made { .. },
+                Condition::Starting | Condition::Running | Condition::Troubled(_),
+            ) => {
                 record.address = observed.address;
                 record.address_error.clone_from(&observed.address_error);
                 record.phase = Phase::Starting { since: now };
@@ -186,7 +202,7 @@ impl Roster {
         } else if observed.leaving {
             self.left_elsewhere(&hostname, held, now);
         } else if let Some(record) = self.records.get_mut(&hostname) {
-            record.health.troubled(observed.condition.trouble(), now);
+            record.health.observed(observed.condition, now);
             self.reassess(&hostname, now);
         }
     }

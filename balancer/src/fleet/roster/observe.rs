@@ -10,7 +10,7 @@ use super::Roster;
 use super::record::Record;
 use crate::fleet::change::{Cause, Failed, chain};
 use crate::fleet::event::{StartFailed, What};
-use crate::fleet::health::Verdict;
+use crate::fleet::health::{Ejection, Verdict};
 use crate::fleet::observed::{Observed, Place};
 use crate::fleet::plan::Phase;
 use crate::fleet::reason::NotReady;
@@ -37,8 +37,10 @@ impl Roster {
                 record.address_error = observed.address_error;
                 record.created = Some(observed.created);
                 record.phase = Phase::Starting { since: now };
-                record.release = observed.release;
-                let seat = record.seat();
+                record.health.observed(observed.condition, now);
+                record.release = observed.release.completed(&self.config.release.spec);
+                let (seat, release) = (record.seat(), record.release.clone());
+                self.pin(&release);
                 if let Some(seat) = seat.and_then(|seat| self.seats.get_mut(&seat)) {
                     seat.previous = Some(hostname.clone());
                 }
@@ -166,11 +168,24 @@ impl Roster {
         let out = serving().filter(|record| record.health.returns_at(now).is_some()).count();
         let ready = serving().filter(|record| record.is_ready() && record.is_enabled()).count();
         let allowed = (outliers.max_share * serving().count() as f64).floor().max(1.0);
+        // During a rollout another replica on the same seat takes over at once.
+        let place = self.records.get(hostname).map(|record| record.place);
+        let covered = self.records.iter().any(|(name, record)| {
+            name != hostname
+                && record.place.member().is_some()
+                && Some(record.place) == place
+                && record.is_ready()
+                && record.is_enabled()
+        });
         let Some(record) = self.records.get_mut(hostname) else { return };
+        if !record.is_ready() {
+            return;
+        }
         // One that is switched off serves nobody, so that the last one that does stays.
         let spared = ready < if record.is_enabled() { 2 } else { 1 };
-        if !record.is_ready() || spared || (out + 1) as f64 > allowed {
-            return;
+        if !covered && (spared || (out + 1) as f64 > allowed) {
+            // It stays in rotation, but its release is as bad as if it did not.
+            return self.note_ejection(hostname, Ejection::Errors, now);
         }
         record.health.eject(&outliers, now);
         self.reassess(hostname, now);
@@ -192,7 +207,7 @@ impl Roster {
             let not_before = self.spare_backoff.fail(&backoff, ready_since, now, rng);
             self.spares_not_before = Some(not_before);
         }
-        let rolls = ready_since.is_none() && self.note_failure(release, &failed);
+        let rolls = self.note_failure(release, &failed, now);
         let Some((number, seat)) =
             place.seat().and_then(|number| Some((number, self.seats.get_mut(&number)?)))
         else {

@@ -172,7 +172,8 @@ impl Record {
             (Some(trouble), _) => Some(NotReady::Trouble(trouble)),
             (None, Health::Ejected(Ejection::Errors)) => Some(NotReady::Errors),
             (None, Health::Starting | Health::Ready | Health::Ejected(_)) => {
-                self.failed_check.clone()
+                let unchecked = self.health.is_unchecked().then_some(NotReady::Unchecked);
+                self.failed_check.clone().or(unchecked)
             }
         }
     }

@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::roll::RollState;
+use super::roll::Ended;
 use super::{Record, Roster};
 use crate::fleet::health::Health;
 use crate::fleet::observed::Place;
 use crate::fleet::plan::Phase;
+use crate::fleet::release::Release;
 use crate::fleet::seat::Hostname;
 
 /// A fleet as it is.
@@ -27,7 +28,9 @@ pub struct FleetStatus {
     pub seats: Vec<SeatStatus>,
     /// Those without a seat.
     pub spares: SpareStatus,
-    /// The last rolling update, if there was one.
+    /// The release that replicas are to run; none where replicas are listed.
+    pub release: Option<ReleaseStatus>,
+    /// The last rollout, if there was one.
     pub roll: Option<RollStatus>,
 }
 
@@ -46,8 +49,10 @@ pub struct ReplicaStatus {
     pub reason: Option<String>,
     /// Where it listens.
     pub address: Option<SocketAddr>,
-    /// The rolling update that it was started by.
+    /// The number of its release.
     pub generation: u64,
+    /// Its release; none where replicas are listed.
+    pub release: Option<ReleaseStatus>,
     /// Requests at it now.
     pub in_flight: usize,
 }
@@ -79,23 +84,55 @@ pub struct SpareStatus {
     pub ready: usize,
 }
 
-/// A rolling update as it is.
+/// A release as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReleaseStatus {
+    /// Its number.
+    pub generation: u64,
+    /// The reference of the image; none for processes.
+    pub image: Option<String>,
+    /// The image ID that all its replicas run; none until the first one was started.
+    pub digest: Option<String>,
+    /// The hash of the complete specification.
+    pub fingerprint: String,
+}
+
+/// A rollout as it is.
 #[derive(Clone, Debug, Serialize)]
 pub struct RollStatus {
-    /// `rolling`, `done`, `rolling-back` or `rolled-back`.
+    /// `rolling`, `paused`, `done`, `rolling-back` or `rolled-back`.
     pub state: &'static str,
     /// Its number.
     pub generation: u64,
-    /// The image that it wants, if not the configured one.
+    /// The image that it rolls out; none for processes.
     pub image: Option<String>,
-    /// The program that it wants, if not the configured one.
+    /// The image ID of that; none until the first replica was started.
+    pub digest: Option<String>,
+    /// The fingerprint of the release that it rolls out.
+    pub fingerprint: String,
+    /// The program that it rolls out; none for the image's own, or the embedded demo replica.
     pub command: Option<Vec<String>>,
     /// How many seats at once.
     pub batch: usize,
-    /// Seats that have what is wanted, ready.
+    /// Seats that are updated.
     pub done: usize,
     /// Seats in all.
     pub total: usize,
+    /// Why it failed; none where a rollback was asked for.
+    pub error: Option<String>,
+    /// The rollouts before, the latest last.
+    pub earlier: Vec<EarlierRoll>,
+}
+
+/// A rollout that is over.
+#[derive(Clone, Debug, Serialize)]
+pub struct EarlierRoll {
+    /// `done`, `rolled-back` or `superseded`.
+    pub state: &'static str,
+    /// Its number.
+    pub generation: u64,
+    /// The image that it rolled out; none for processes.
+    pub image: Option<String>,
     /// Why it failed.
     pub error: Option<String>,
 }
@@ -113,7 +150,8 @@ impl Roster {
             enabled: record.is_enabled(),
             reason: reason(record),
             address: record.address,
-            generation: record.release.generation,
+            generation: record.release.generation(),
+            release: self.release_status(&record.release),
             in_flight: in_flight(hostname),
         };
         let spares = || self.records.values().filter(|record| record.place == Place::Spare);
@@ -127,26 +165,43 @@ impl Roster {
                 desired: self.config.spares,
                 ready: spares().filter(|record| record.is_ready()).count(),
             },
-            roll: self.roll_status(),
+            release: self.release_status(&self.target),
+            roll: self.roll_status(now),
         }
     }
 
-    /// The last rolling update.
-    pub fn roll_status(&self) -> Option<RollStatus> {
+    fn release_status(&self, release: &Release) -> Option<ReleaseStatus> {
+        (!self.config.listed).then(|| ReleaseStatus {
+            generation: release.generation(),
+            image: release.spec().image.clone(),
+            digest: release.spec().digest.clone(),
+            fingerprint: release.fingerprint().to_string(),
+        })
+    }
+
+    /// Returns the last rollout.
+    pub fn roll_status(&self, now: Instant) -> Option<RollStatus> {
         let roll = self.roll.as_ref()?;
-        let (done, total) = self.rolled();
+        let (done, total) = self.rolled(now);
+        let earlier = |ended: &Ended| EarlierRoll {
+            state: ended.state.name(),
+            generation: ended.release.generation(),
+            image: ended.release.spec().image.clone(),
+            error: ended.state.error().cloned(),
+        };
+        let spec = roll.release.spec();
         Some(RollStatus {
-            state: roll.state.name(),
-            generation: roll.generation,
-            image: roll.spec.image.clone(),
-            command: roll.spec.command.clone(),
+            state: roll.name(),
+            generation: roll.release.generation(),
+            image: spec.image.clone(),
+            digest: spec.digest.clone(),
+            fingerprint: roll.release.fingerprint().to_string(),
+            command: spec.command.clone(),
             batch: roll.batch,
             done,
             total,
-            error: match &roll.state {
-                RollState::Rolling | RollState::Done => None,
-                RollState::RollingBack { why } | RollState::RolledBack { why } => Some(why.clone()),
-            },
+            error: roll.state.error().cloned(),
+            earlier: self.ended.iter().map(earlier).collect(),
         })
     }
 

@@ -6,7 +6,10 @@
 //! | label `balancer.pool` | whose it is |
 //! | label `balancer.hostname` | the replica's name, as given |
 //! | label `balancer.seat` | its seat when it was made, or `spare` |
-//! | label `balancer.release` | what it runs, as JSON; left out for the configuration |
+//! | label `balancer.release` | its release with the complete specification, as JSON |
+//! | label `balancer.image` | the reference of its image |
+//! | label `balancer.digest` | the image ID that the release is pinned to |
+//! | label `balancer.fingerprint` | the hash of the specification |
 //! | name `SLUG` | made, and not marked since |
 //! | name `SLUG.seat-4` | it has seat 4 now |
 //! | label `balancer.version` | the balancer's version; containers of versions before leases have none |
@@ -19,7 +22,7 @@ use tracing::debug;
 
 use crate::config::value::seat_text;
 use crate::fleet::observed::Place;
-use crate::fleet::release::Release;
+use crate::fleet::release::{Release, Spec};
 use crate::fleet::seat::{Hostname, Seat};
 use crate::runtime::{Mark, ReplicaSpec};
 
@@ -29,8 +32,14 @@ pub(super) const POOL: &str = "balancer.pool";
 pub(super) const SEAT: &str = "balancer.seat";
 /// The name of its replica.
 pub(super) const HOSTNAME: &str = "balancer.hostname";
-/// What it runs.
+/// Its release, with the complete specification.
 pub(super) const RELEASE: &str = "balancer.release";
+/// The reference of its image.
+pub(super) const IMAGE: &str = "balancer.image";
+/// The ID of its image.
+pub(super) const DIGEST: &str = "balancer.digest";
+/// The hash of its specification.
+pub(super) const FINGERPRINT: &str = "balancer.fingerprint";
 
 /// The version of the balancer that made it.
 pub(super) const VERSION: &str = "balancer.version";
@@ -58,21 +67,23 @@ struct Marks {
     stopping: bool,
 }
 
-/// The labels of a new container.
-pub(super) fn labels(pool: &str, what: &ReplicaSpec) -> HashMap<String, String> {
+/// Returns the labels of a new container that runs `spec`.
+pub(super) fn labels(pool: &str, what: &ReplicaSpec, spec: &Spec) -> HashMap<String, String> {
+    let release = what.release.with_spec(spec.clone());
     let mut labels = HashMap::from([
         (POOL.to_owned(), pool.to_owned()),
         (SEAT.to_owned(), seat_text(what.seat)),
         (HOSTNAME.to_owned(), what.hostname.to_string()),
         (VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        (FINGERPRINT.to_owned(), release.fingerprint().to_string()),
     ]);
-    if what.release != Release::default() {
-        match serde_json::to_string(&what.release) {
-            Ok(text) => {
-                labels.insert(RELEASE.to_owned(), text);
-            }
-            Err(error) => debug!(%error, "a release could not be written down"),
+    labels.extend(spec.image.clone().map(|image| (IMAGE.to_owned(), image)));
+    labels.extend(spec.digest.clone().map(|digest| (DIGEST.to_owned(), digest)));
+    match serde_json::to_string(&release) {
+        Ok(text) => {
+            labels.insert(RELEASE.to_owned(), text);
         }
+        Err(error) => debug!(%error, "release could not be recorded"),
     }
     labels
 }
@@ -157,7 +168,6 @@ impl Marks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::release::Spec;
 
     fn hostname(text: &str) -> Hostname {
         Hostname::parse(text).unwrap()
@@ -233,18 +243,20 @@ mod tests {
     }
 
     #[test]
-    fn a_release_is_written_only_where_it_differs_and_read_leniently() {
-        let spec = Spec { image: Some("a:2".to_owned()), command: None };
-        let release = Release { generation: 3, since: 1, spec };
-        let mut what =
-            ReplicaSpec { hostname: hostname("S1"), seat: None, release: Release::default() };
-        let written = labels("pool", &what);
-        assert_eq!(written.get(RELEASE), None);
+    fn a_release_is_recorded_with_its_specification_and_read_leniently() {
+        let spec = Spec {
+            image: Some("a:2".to_owned()),
+            digest: Some("sha256:1".to_owned()),
+            ..Spec::default()
+        };
+        let release = Release::new(3, 1, &spec, spec.unpinned());
+        let what = ReplicaSpec { hostname: hostname("S1"), seat: None, release: release.clone() };
+        let mut written = labels("pool", &what, &spec);
         assert_eq!(written[SEAT], "spare");
-        what.release = release.clone();
-        let mut written = labels("pool", &what);
+        assert_eq!((written[IMAGE].as_str(), written[DIGEST].as_str()), ("a:2", "sha256:1"));
+        assert_eq!(written[FINGERPRINT], spec.fingerprint().to_string());
         let read = Identity::read(&written, "/s1").unwrap();
-        assert_eq!((read.release, read.place), (release, Place::Spare));
+        assert_eq!((read.release, read.place), (release.with_spec(spec), Place::Spare));
         written.insert(RELEASE.to_owned(), "{".to_owned());
         assert_eq!(Identity::read(&written, "/s1").unwrap().release, Release::default());
     }

@@ -122,7 +122,7 @@ fn read(labels: &HashMap<String, String>) -> Option<Lease> {
 mod tests {
     use super::*;
     use crate::fleet::members::{Seats, Wanted};
-    use crate::fleet::release::Release;
+    use crate::fleet::release::{Release, Spec};
 
     fn lease() -> Lease {
         Lease {
@@ -138,7 +138,7 @@ mod tests {
                 revision: 3,
                 config: "c".to_owned(),
                 seats: Seats::read("1-3,7").unwrap(),
-                release: Release { generation: 2, ..Release::default() },
+                release: Release::new(2, 0, &Spec::default(), Spec::default()),
             }),
         }
     }

@@ -8,8 +8,6 @@ use bollard::Docker as Api;
 use bollard::query_parameters::InspectContainerOptions;
 
 use super::call::{CALL_DEADLINE, call, is_status};
-use crate::config::DockerConfig;
-use crate::config::value::CommandLine;
 use crate::fleet::members::MemberKey;
 use crate::runtime::RuntimeError;
 
@@ -78,28 +76,6 @@ impl Own {
         let pool = pool.or(project).map_or(by_address, str::to_owned);
         Self { pool, key: MemberKey { identity, instance }, address: listen }
     }
-}
-
-/// Returns the fingerprint of what replicas are: a lease tells it to the next start.
-pub(super) fn fingerprint(config: &DockerConfig) -> String {
-    let DockerConfig {
-        image,
-        pull: _,
-        pull_deadline: _,
-        network,
-        port,
-        command,
-        env,
-        memory,
-        cpus,
-        pids,
-        pool: _,
-        shared: _,
-    } = config;
-    let command = command.as_ref().map(CommandLine::words);
-    let text =
-        format!("{image:?} {network:?} {port} {command:?} {env:?} {memory:?} {cpus:?} {pids}");
-    hash(&text)
 }
 
 /// Returns a short hash of a text, the same in every build.

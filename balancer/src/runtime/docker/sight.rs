@@ -64,10 +64,14 @@ impl Sight {
         let own = |name: &&String| !name.trim_start_matches('/').contains('/');
         let name = container.names.iter().flatten().find(own).cloned().unwrap_or_default();
         let identity = Identity::read(labels, &name)?;
+        // A replica of an earlier release may be on another network and port.
+        let spec = identity.release.spec();
+        let network = spec.network.as_ref().unwrap_or(&self.network);
+        let port = spec.port.unwrap_or(self.port);
         let networks = container.network_settings.as_ref().and_then(|it| it.networks.as_ref());
         let address = networks.and_then(|networks| {
-            let text = networks.get(&self.network)?.ip_address.as_ref()?;
-            Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, self.port))
+            let text = networks.get(network)?.ip_address.as_ref()?;
+            Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, port))
         });
         let condition = self.condition(&id, &container).await;
         let lost = address.is_none() && super::is_up(condition);
@@ -157,6 +161,7 @@ impl Sight {
         match (death, troubled) {
             (Some(death), _) => Condition::Dead(death),
             (None, Some(trouble)) => Condition::Troubled(trouble),
+            (None, None) if is_unchecked(container) => Condition::Starting,
             (None, None) => Condition::Running,
         }
     }
@@ -224,6 +229,13 @@ fn is_unhealthy(container: &ContainerSummary) -> bool {
         || container.status.as_deref().is_some_and(|status| status.ends_with("(unhealthy)"))
 }
 
+/// Reports whether the health check of its image has neither passed nor failed yet.
+fn is_unchecked(container: &ContainerSummary) -> bool {
+    let field = container.health.as_ref().and_then(|health| health.status);
+    field == Some(ContainerSummaryHealthStatusEnum::STARTING)
+        || container.status.as_deref().is_some_and(|status| status.ends_with("(health: starting)"))
+}
+
 /// The exit code in the words of a listing, `Exited (137) 5 seconds ago`; 0 where there is none.
 fn code_in(status: &str) -> i64 {
     let code = status.split_once('(').and_then(|(_, rest)| rest.split_once(')')?.0.parse().ok());
@@ -248,5 +260,9 @@ mod tests {
         assert!(!is_unhealthy(&status("Up 5 seconds (healthy)")));
         assert!(!is_unhealthy(&status("Up 5 seconds")));
         assert!(!is_unhealthy(&ContainerSummary::default()));
+        assert!(is_unchecked(&status("Up 5 seconds (health: starting)")));
+        for other in ["Up 5 seconds (healthy)", "Up 5 seconds (unhealthy)", "Up 5 seconds"] {
+            assert!(!is_unchecked(&status(other)), "{other}");
+        }
     }
 }

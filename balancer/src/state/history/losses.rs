@@ -59,7 +59,12 @@ impl Losses {
             | What::Enabled(_)
             | What::Panic { .. }
             | What::PanicOver
+            | What::SpecChanged { .. }
             | What::RollBegun { .. }
+            | What::RollSuperseded { .. }
+            | What::RollPaused { .. }
+            | What::RollResumed { .. }
+            | What::RollingBack { .. }
             | What::RollDone { .. }
             | What::RollUndone { .. }
             | What::RollFailed { .. }

@@ -38,7 +38,7 @@ impl Image {
         image
     }
 
-    fn named(name: &str) -> Self {
+    pub(super) fn named(name: &str) -> Self {
         Self { name: format!("balancer-test/{name}:{}", std::process::id()) }
     }
 }

@@ -115,26 +115,28 @@ fn an_image_that_only_the_registry_has_is_pulled_once_and_runs() {
 }
 
 #[test]
-fn where_it_is_always_pulled_a_replica_runs_what_the_registry_has_by_then() {
+fn where_it_is_always_pulled_a_rollout_of_the_tag_runs_what_the_registry_has_by_then() {
     let Some(registry) = Registry::start("") else { return };
     let Some(pool) = engine("pulled-always") else { return };
     let first = registry.push("server", "1");
     let image = registry.image("server");
-    let balancer = pool.balancer(1, &["--image", &image, "--pull", "always"]);
+    let rolls = ["--admin-programs", "--roll-monitor", "0s"];
+    let balancer =
+        pool.balancer(1, &[&["--image", &image, "--pull", "always"], &rolls[..]].concat());
     assert_eq!(pool.containers()[0]["Image"], first);
 
     let second = registry.push("server", "2");
-    // One that was pulled a moment ago counts.
-    wait_for("a replica of the second image", || {
-        let added = balancer.json("POST", "/add", r#"{"n": 1, "hostnames": ["of-the-second"]}"#);
-        assert_eq!(added.status, 200, "{added:?}");
-        let found = pool.find("of-the-second").unwrap()["Image"] == second;
-        if !found {
-            balancer.json("DELETE", "/rm", r#"{"n": 1, "hostnames": ["of-the-second"]}"#);
-        }
-        found.then_some(())
-    });
     assert_ne!(first, second);
+    let added = balancer.json("POST", "/add", r#"{"n": 1}"#);
+    assert_eq!(added.status, 200, "{added:?}");
+    assert!(pool.containers().iter().all(|it| it["Image"] == first), "one release, one image");
+    // One that was pulled a moment ago counts.
+    wait_for("replicas of the second image", || {
+        super::roll::roll(&balancer, &image);
+        super::roll::end_of_roll(&balancer, "done");
+        pool.settled(&balancer, 2);
+        pool.containers().iter().all(|it| it["Image"] == second).then_some(())
+    });
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub(super) fn call(request: &Request) -> (Call, String) {
         ("GET", ["containers", id, "json"]) => (Call::Inspect, *id),
         ("POST", ["containers", id, "rename"]) => (Call::Rename, *id),
         ("POST", ["images", "create"]) => (Call::Pull, ""),
+        ("GET", ["images", .., "json"]) => (Call::Image, ""),
         ("DELETE", ["containers", id]) => (Call::Remove, *id),
         other => panic!("the engine knows no {other:?}"),
     };
@@ -68,6 +69,15 @@ pub(super) fn carry_out(world: &mut World, request: &Request) -> Reply {
         Call::Pull => {
             let why = format!("pull access denied for {}", request.query["fromImage"]);
             Reply(404, json!({ "message": why }))
+        }
+        // Its images are their own IDs.
+        Call::Image => {
+            let name = request.path[1..request.path.len() - 1].join("/");
+            if world.images.contains(&name) {
+                Reply(200, json!({"Id": format!("sha256:{name}")}))
+            } else {
+                Reply(404, json!({ "message": format!("No such image: {name}:latest") }))
+            }
         }
         Call::Inspect => Reply(200, world.find(&about).map_or(Value::Null, details)),
         Call::Events | Call::NetworkEvents | Call::Any => unreachable!("not carried out but told"),

@@ -30,6 +30,7 @@ pub(crate) enum Call {
     Inspect,
     Rename,
     Pull,
+    Image,
     Network,
     Volume,
     Events,
@@ -196,8 +197,9 @@ impl World {
         labels: BTreeMap<String, String>,
         image: &str,
     ) -> Result<String, (u16, String)> {
-        if !self.images.contains(image) {
-            return Err((404, format!("No such image: {image}:latest")));
+        let reference = image.strip_prefix("sha256:").unwrap_or(image);
+        if !self.images.contains(reference) {
+            return Err((404, format!("No such image: {image}")));
         }
         if let Some(other) = self.find(name) {
             let why = format!(

@@ -11,9 +11,15 @@ use crate::support::{Balancer, children_of, kill, variable_of, wait_for};
 
 const KEYS: u32 = 200;
 
-/// A balancer that takes commands from whoever has the token.
+/// A balancer that takes commands from clients with the token, and monitors new replicas shortly.
 pub(super) fn with_token(replicas: usize, arguments: &[&str]) -> Balancer {
-    Balancer::with_replicas(replicas, &[&["--admin-token", TOKEN], arguments].concat())
+    with_monitor(replicas, "200ms", arguments)
+}
+
+/// The same, which monitors new replicas for this time.
+pub(super) fn with_monitor(replicas: usize, monitor: &str, arguments: &[&str]) -> Balancer {
+    let own = ["--admin-token", TOKEN, "--roll-monitor", monitor];
+    Balancer::with_replicas(replicas, &[&own, arguments].concat())
 }
 
 /// The demo replica, with `MARK` in its environment.

@@ -12,7 +12,7 @@ use crate::support::{Balancer, children_of, kill, wait_for};
 #[test]
 fn an_update_that_undoes_nothing_good_does_not_stand_in_the_way_of_the_next() {
     // What ran before does not work, either.
-    let arguments = ["--command", "/bin/false", "--admin-token", TOKEN];
+    let arguments = ["--command", "/bin/false", "--admin-token", TOKEN, "--roll-monitor", "100ms"];
     let balancer = Balancer::start(&[&["--replicas", "2"], &arguments[..]].concat());
     wait_for_event(&balancer, "died");
     assert_eq!(roll(&balancer, r#"{"command":"/bin/sh -c 'exit 9'"}"#).status, 202);

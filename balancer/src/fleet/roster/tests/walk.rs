@@ -13,6 +13,11 @@ enum Step {
         image: u8,
         batch: usize,
     },
+    RollBack,
+    PauseRoll(bool),
+    Configure {
+        pids: u32,
+    },
     Call {
         index: usize,
         fails: bool,
@@ -38,6 +43,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (1_usize..5).prop_map(Step::Add),
         2 => (1_usize..5).prop_map(Step::Remove),
         1 => (0_u8..3, 1_usize..4).prop_map(|(image, batch)| Step::Roll { image, batch }),
+        1 => Just(Step::RollBack),
+        1 => any::<bool>().prop_map(Step::PauseRoll),
+        1 => (1_u32..3).prop_map(|pids| Step::Configure { pids }),
         14 => (index(), prop::bool::weighted(0.15))
             .prop_map(|(index, fails)| Step::Call { index, fails }),
         2 => (0_usize..20).prop_map(Step::Kill),
@@ -64,9 +72,21 @@ impl World {
             Step::Add(_) | Step::Remove(_) | Step::Switch => {}
             Step::Roll { image, batch } => {
                 let image = Some(format!("image:{image}"));
-                // One that is under way is not disturbed.
-                let _begun =
-                    self.roster.roll(RollRequest { image, command: None, batch }, self.now).is_ok();
+                let request = RollRequest { image, command: None, batch };
+                self.roster.roll(request, self.now).unwrap();
+            }
+            Step::RollBack => {
+                let _refused = self.roster.roll_back(self.now).is_err();
+            }
+            Step::PauseRoll(paused) => {
+                let roster = &mut self.roster;
+                let result = if paused { roster.pause_roll() } else { roster.resume_roll() };
+                let _refused = result.is_err();
+            }
+            Step::Configure { pids } => {
+                let mut release = self.roster.config.release.clone();
+                release.spec.pids = Some(pids);
+                self.roster.configure(release, self.now);
             }
             Step::Call { index, fails } => {
                 if !self.under_way.is_empty() {
@@ -102,6 +122,7 @@ impl World {
         for container in self.engine.containers.values_mut() {
             (container.paused, container.silent) = (false, false);
         }
+        let _none_is_under_way = self.roster.resume_roll().is_err();
     }
 
     /// Every seat of `size` is taken once by a replica that runs what is wanted, and nothing else
@@ -213,6 +234,53 @@ proptest! {
         next.check(asked.len())?;
     }
 
+}
+
+/// What may happen to a fleet that nothing but its rollouts disturbs.
+fn rollout_step() -> impl Strategy<Value = Step> {
+    let index = || any::<prop::sample::Index>().prop_map(|index| index.index(1_000));
+    prop_oneof![
+        2 => (0_u8..4, 1_usize..4).prop_map(|(image, batch)| Step::Roll { image, batch }),
+        1 => Just(Step::RollBack),
+        1 => any::<bool>().prop_map(Step::PauseRoll),
+        1 => (1_u32..3).prop_map(|pids| Step::Configure { pids }),
+        12 => index().prop_map(|index| Step::Call { index, fails: index % 6 == 0 }),
+        3 => Just(Step::BeginListing),
+        3 => Just(Step::EndListing),
+        6 => Just(Step::Probe),
+        4 => (1_u64..4_000).prop_map(Step::Wait),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// Good and bad releases, superseded, paused and rolled back at any moment: no seat is ever
+    /// without a replica that takes requests.
+    #[test]
+    fn no_rollout_ever_takes_a_seat_out_of_service(
+        seed: u64,
+        spares in 0_usize..2,
+        steps in proptest::collection::vec(rollout_step(), 0..200),
+    ) {
+        let mut world = World::booted_with(FleetConfig { spares, ..config() }, 3, seed);
+        world.bad_image = Some("image:1".to_owned());
+        for step in &steps {
+            world.suffer(step);
+            prop_assert_eq!(world.serving().len(), 3, "{:?}: {:#?}", step, world.known());
+        }
+        world.heal();
+        for _ in 0..3_000 {
+            let quiet = world.calm();
+            prop_assert_eq!(world.serving().len(), 3, "{:#?}", world.known());
+            if quiet {
+                break;
+            }
+        }
+        world.check(3)?;
+        let bad = world.engine.containers.values().filter(|c| !c.answers(Some("image:1"))).count();
+        prop_assert_eq!(bad, 0);
+    }
 }
 
 proptest! {

@@ -12,6 +12,7 @@ use crate::fleet::change::{Cause, Change, Death};
 use crate::fleet::event::StartFailed;
 use crate::fleet::health::Verdict;
 use crate::fleet::observed::{Condition, Observed, Trouble};
+use crate::fleet::release::Spec;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
@@ -37,6 +38,11 @@ pub(super) fn config() -> FleetConfig {
         remove_again: 5 * SECOND,
         listed: false,
         images: true,
+        release: ReleaseConfig {
+            spec: Spec { image: Some("v1".to_owned()), ..Spec::default() },
+            on_change: OnChange::Roll,
+            monitor: 2 * SECOND,
+        },
     }
 }
 
@@ -60,6 +66,8 @@ pub(super) struct Engine {
     /// Those that were marked as leaving and are gone.
     farewells: BTreeMap<Hostname, Observed>,
     pub(super) created: u64,
+    /// What tags stand for, if not for themselves.
+    pub(super) tags: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug)]
@@ -69,6 +77,8 @@ pub(super) struct Container {
     pub(super) release: Release,
     pub(super) death: Option<Death>,
     pub(super) made: bool,
+    /// The health check of its image has not passed yet.
+    pub(super) unchecked: bool,
     /// Frozen, and the engine knows.
     pub(super) paused: bool,
     /// Frozen, and nobody knows.
@@ -92,6 +102,8 @@ pub(super) struct World {
     pub(super) sure: bool,
     /// Replicas with such an image never become ready.
     pub(super) bad_image: Option<String>,
+    /// Replicas with such an image pass their probes, and fail requests.
+    pub(super) erring_image: Option<String>,
 }
 
 /// What is written down of a replica.
@@ -130,6 +142,7 @@ impl World {
             rng: StdRng::seed_from_u64(seed),
             sure: false,
             bad_image: None,
+            erring_image: None,
         }
     }
 
@@ -155,8 +168,8 @@ impl World {
     pub(super) fn successor(&mut self, seed: u64) -> Self {
         let engine = std::mem::take(&mut self.engine);
         let roster = Roster::new(self.roster.config.clone());
-        let bad_image = self.bad_image.clone();
-        Self { roster, engine, now: self.now, bad_image, ..Self::new(seed) }
+        let (bad_image, erring_image) = (self.bad_image.clone(), self.erring_image.clone());
+        Self { roster, engine, now: self.now, bad_image, erring_image, ..Self::new(seed) }
     }
 
     pub(super) fn act(&mut self) -> Option<Instant> {
@@ -275,6 +288,15 @@ impl World {
             let good = container.is_some_and(|c| c.answers(self.bad_image.as_deref()));
             let verdict = if good { Verdict::Good } else { Verdict::Bad };
             self.roster.probed(&hostname, address, verdict, None, self.now);
+        }
+        self.act();
+        let serving: Vec<Hostname> = self.roster.serving().cloned().collect();
+        for hostname in serving {
+            let container = self.engine.containers.get(&hostname);
+            let image = container.and_then(|it| it.release.spec().image.clone());
+            if image.is_some() && image == self.erring_image {
+                self.roster.erred(&hostname, self.now);
+            }
         }
         self.act();
     }
@@ -404,12 +426,19 @@ impl Engine {
             return Ok(known.observed(hostname));
         }
         self.created += 1;
+        let mut spec = release.spec().clone();
+        if let (Some(image), None) = (&spec.image, &spec.digest) {
+            let known = self.tags.get(image).cloned();
+            spec.digest = Some(known.unwrap_or_else(|| format!("id of {image}")));
+        }
+        let release = release.with_spec(spec);
         let container = Container {
             place,
             created: self.created,
             release,
             death: None,
             made: false,
+            unchecked: false,
             paused: false,
             silent: false,
             leaving: false,
@@ -433,8 +462,8 @@ impl Engine {
 }
 
 impl Container {
-    fn answers(&self, bad_image: Option<&str>) -> bool {
-        let bad = bad_image.is_some() && self.release.spec.image.as_deref() == bad_image;
+    pub(super) fn answers(&self, bad_image: Option<&str>) -> bool {
+        let bad = bad_image.is_some() && self.release.spec().image.as_deref() == bad_image;
         self.death.is_none() && !self.made && !self.paused && !self.silent && !bad
     }
 
@@ -443,6 +472,7 @@ impl Container {
             (Some(death), ..) => Condition::Dead(death),
             (None, true, _) => Condition::Made,
             (None, false, true) => Condition::Troubled(Trouble::Paused),
+            (None, false, false) if self.unchecked => Condition::Starting,
             (None, false, false) => Condition::Running,
         };
         Observed {

@@ -24,8 +24,8 @@ fn mark_seat(number: u32) -> Mark {
 /// A replica that runs a shell script.
 fn script(hostname: &str, seat: u32, script: &str) -> ReplicaSpec {
     let command = ["sh", "-c", script].map(str::to_owned).to_vec();
-    let spec = Spec { image: Some(DEBIAN.to_owned()), command: Some(command) };
-    let release = Release { generation: 2, since: 1, spec };
+    let spec = Spec { image: Some(DEBIAN.to_owned()), command: Some(command), ..Spec::default() };
+    let release = Release::new(2, 1, &spec, spec.clone());
     ReplicaSpec { release, ..super::spec(hostname, Some(seat)) }
 }
 
@@ -37,7 +37,10 @@ fn a_replica_is_what_its_labels_and_its_name_say() {
         let (spare, name) = (spec(&pool.hostname("a"), None), pool.slug("a"));
         let started = docker.start(&spare).await.unwrap();
         assert_eq!((started.place, started.condition), (Place::Spare, Condition::Running));
-        assert_eq!((started.leaving, started.release.clone()), (false, Release::default()));
+        assert_eq!((started.leaving, started.release.generation()), (false, 0));
+        let image = super::docker(&["image", "inspect", "--format", "{{.Id}}", super::IMAGE]);
+        let expected = Spec { digest: Some(image), ..config(&pool.name).spec() };
+        assert_eq!(started.release.spec(), &expected);
         assert!(started.address.is_some_and(|address| address.port() == 5000), "{started:?}");
         assert_eq!(docker.list().await.unwrap(), std::slice::from_ref(&started));
 
@@ -69,10 +72,12 @@ fn a_release_is_remembered_by_its_container() {
         let docker = pool.docker().await;
         let what = script(&pool.hostname("a"), 1, "exec sleep 60");
         let started = docker.start(&what).await.unwrap();
-        assert_eq!(started.release, what.release);
+        assert_eq!(started.release.spec().unpinned(), *what.release.spec());
+        assert!(started.release.fits(&what.release) && what.release.fits(&started.release));
+        let digest = started.release.spec().digest.clone().unwrap();
         assert_eq!(pool.docker().await.list().await.unwrap(), [started]);
         let image = super::docker(&["inspect", "--format", "{{.Config.Image}}", &pool.slug("a")]);
-        assert_eq!(image, DEBIAN);
+        assert_eq!(image, digest);
     });
 }
 
@@ -201,7 +206,9 @@ fn what_cannot_be_started_leaves_nothing() {
     run(async {
         let docker = pool.docker().await;
         let mut what = script(&pool.hostname("a"), 1, "");
-        what.release.spec.command = Some(vec!["/no/such/program".to_owned()]);
+        let command = Some(vec!["/no/such/program".to_owned()]);
+        let spec = Spec { command, ..what.release.spec().clone() };
+        what.release = what.release.with_spec(spec.clone());
         // Behind an init it starts, and ends at once; without one the engine refuses.
         match docker.start(&what).await {
             Ok(_started) => {
@@ -213,7 +220,8 @@ fn what_cannot_be_started_leaves_nothing() {
                 assert_eq!(pool.names(), Vec::<String>::new());
             }
         }
-        what.release.spec.image = Some("ring-balancer/no-such-image".to_owned());
+        let image = Some("ring-balancer/no-such-image".to_owned());
+        what.release = Release::new(3, 0, &spec, Spec { image, ..spec.clone() });
         let what = ReplicaSpec { hostname: Hostname::parse(&pool.hostname("b")).unwrap(), ..what };
         let refused = docker.start(&what).await.unwrap_err();
         assert!(chain(&refused).contains("No such image: ring-balancer/no-such-image"));
