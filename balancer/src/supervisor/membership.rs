@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 
 use super::tasks::Outcome;
 use super::{Supervisor, answer};
+use crate::config::Config;
 use crate::fleet::event::What;
 use crate::fleet::members::{
     EXPIRES_AFTER, Join, Lease, Leave, Member, Members, News, Origin, RENEW_EVERY, Stage, Wanted,
@@ -99,8 +100,9 @@ impl Membership {
     /// When a living balancer holds the pool and one of the two does not share it.
     pub(super) async fn join<R: Runtime>(
         runtime: &R,
-        replicas: usize,
+        settings: &Config,
     ) -> Result<(Option<Self>, Begin), JoinError> {
+        let replicas = settings.replicas;
         let Some(pool) = runtime.pool().await? else {
             return Ok((None, Begin::Found(replicas)));
         };
@@ -127,7 +129,9 @@ impl Membership {
             joined => joined?,
         };
         members.supersede();
-        let config = format!("{}-{replicas}", pool.config);
+        // A fleet that was requested under other bounds may not fit into these.
+        let (most, capacity) = (settings.max_replicas, settings.placement.capacity());
+        let config = format!("{}-{replicas}-{most}-{capacity:?}", pool.config);
         let origin = members.origin(&leases, &config);
         log_origin(&origin, replicas);
         lease.wanted = match &origin {
