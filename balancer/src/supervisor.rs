@@ -83,8 +83,7 @@ impl<R: Runtime> Supervisor<R> {
     /// When the runtime cannot list, or another balancer holds the pool.
     pub async fn boot(config: &Config, runtime: R, shared: Arc<Shared>) -> Result<Self, JoinError> {
         let (results, probes) = mpsc::channel(PROBES);
-        let (membership, begin) =
-            Membership::join(&runtime, config.replicas, &config.runtime.spec()).await?;
+        let (membership, begin) = Membership::join(&runtime, config).await?;
         let mut roster = Roster::new(config.fleet());
         roster.begin_with(runtime.list().await?, begin, Instant::now());
         let table = shared.table();

@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 
 use super::tasks::Outcome;
 use super::{Supervisor, answer};
+use crate::config::Config;
 use crate::fleet::event::What;
 use crate::fleet::members::{
     EXPIRES_AFTER, Join, Lease, Leave, Member, Members, News, Origin, RENEW_EVERY, Stage, Wanted,
@@ -56,10 +57,9 @@ pub enum JoinError {
 /// See the module.
 pub(super) struct Membership {
     pool: Pool,
-    /// The fingerprint of the configuration, the number of replicas included.
+    /// The fingerprint of the configuration.
     config: String,
-    /// The configured number of replicas.
-    replicas: usize,
+    bounds: Bounds,
     members: Members,
     /// The lease that was written last, or is being written.
     lease: Lease,
@@ -93,19 +93,44 @@ pub(super) enum Ending {
     Removing,
 }
 
+/// The configured size of the fleet. A fleet that was requested under other bounds may not fit into
+/// these.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    replicas: usize,
+    max_replicas: usize,
+    capacity: Option<usize>,
+}
+
+// === impl Bounds ===
+
+impl Bounds {
+    fn of(config: &Config) -> Self {
+        let Config { replicas, max_replicas, .. } = *config;
+        Self { replicas, max_replicas, capacity: config.placement.capacity() }
+    }
+
+    /// Returns the fingerprint of a configuration with these bounds, by which the next start sees
+    /// whether it has changed.
+    fn config_of(self, spec: &Spec) -> String {
+        let Self { replicas, max_replicas, capacity } = self;
+        format!("{}-{replicas}-{max_replicas}-{capacity:?}", spec.fingerprint())
+    }
+}
+
 // === impl Membership ===
 
 impl Membership {
-    /// Joins the pool of the runtime with the configured number of replicas, which run `spec`. Returns `None` as the membership for a runtime that no other
+    /// Joins the pool of the runtime. Returns `None` as the membership for a runtime that no other
     /// balancer can share; and where the first fleet comes from.
     ///
     /// # Errors
     /// When a living balancer holds the pool and one of the two does not share it.
     pub(super) async fn join<R: Runtime>(
         runtime: &R,
-        replicas: usize,
-        spec: &Spec,
+        settings: &Config,
     ) -> Result<(Option<Self>, Begin), JoinError> {
+        let replicas = settings.replicas;
         let Some(pool) = runtime.pool().await? else {
             return Ok((None, Begin::Found(replicas)));
         };
@@ -132,7 +157,8 @@ impl Membership {
             joined => joined?,
         };
         members.supersede();
-        let config = config_of(spec, replicas);
+        let bounds = Bounds::of(settings);
+        let config = bounds.config_of(&settings.runtime.spec());
         let origin = members.origin(&leases, &config);
         log_origin(&origin, replicas);
         lease.wanted = match &origin {
@@ -150,7 +176,7 @@ impl Membership {
         let membership = Self {
             pool,
             config,
-            replicas,
+            bounds,
             members,
             lease,
             renewing: false,
@@ -168,7 +194,7 @@ impl Membership {
 
     /// Takes another configuration of what replicas run: the fleet is wanted under this one now.
     pub(super) fn configure(&mut self, spec: &Spec) {
-        self.config = config_of(spec, self.replicas);
+        self.config = self.bounds.config_of(spec);
         self.noted = None;
     }
 
@@ -378,11 +404,6 @@ fn held(pool: &Pool, other: &Lease) -> JoinError {
         (false, false) => "set another 'pool', or the same 'pool' and 'shared = true' at both",
     };
     JoinError::Held { pool: pool.name.clone(), member: Member::from(other), hint }
-}
-
-/// Returns the fingerprint of a configuration, by which the next start sees whether it has changed.
-fn config_of(spec: &Spec, replicas: usize) -> String {
-    format!("{}-{replicas}", spec.fingerprint())
 }
 
 fn log_origin(origin: &Origin, replicas: usize) {
