@@ -17,6 +17,9 @@ use crate::reply;
 use crate::state::Shared;
 use crate::state::history::Entry;
 
+/// Most events in one piece of a stream: a reader that does not read holds no more than a piece.
+const PIECE: usize = 32;
+
 /// A stream on which nothing happens says so, so that nobody between takes it for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -99,7 +102,8 @@ impl Reader {
     async fn next(&mut self) -> Option<String> {
         loop {
             self.news.borrow_and_update();
-            let entries = self.shared.history().since(self.last);
+            let mut entries = self.shared.history().since(self.last);
+            entries.truncate(PIECE);
             if let Some(last) = entries.last() {
                 self.last = last.id;
                 self.greeted = true;

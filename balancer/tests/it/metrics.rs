@@ -346,3 +346,39 @@ fn metrics_move_with_the_admin_routes() {
     let samples = samples(&balancer);
     assert_eq!(requests(&samples, "default").0[3], 1.0);
 }
+
+/// The resident memory of a process, in MiB.
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1_024
+}
+
+#[test]
+fn readers_that_do_not_read_hold_little_memory() {
+    // Many replicas make long texts; that none of them is there does not matter.
+    let servers: Vec<String> = (10_001..=10_300).map(|port| format!("127.0.0.1:{port}")).collect();
+    for admin in [&[][..], &["--admin-listen", "127.0.0.1:0"]] {
+        let own = ["--servers", &servers.join(","), "--workers", "2"];
+        let balancer = Balancer::start(&[&own[..], admin].concat());
+        let open = |path: &str| {
+            let mut stream = TcpStream::connect(balancer.admin).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let stream_of = "Host: localhost\r\nAccept: text/event-stream, text/plain";
+            stream
+                .write_all(format!("GET {path} HTTP/1.1\r\n{stream_of}\r\n\r\n").as_bytes())
+                .unwrap();
+            stream
+        };
+        // Without its first buffers it says little.
+        let first = [open("/metrics"), open("/admin/events")];
+        assert!(first.iter().all(|stream| stream.peek(&mut [0]).unwrap() == 1));
+        let before = resident(balancer.pid());
+        let readers: Vec<TcpStream> =
+            (0..75).flat_map(|_| [open("/metrics"), open("/admin/events")]).collect();
+        assert!(readers.iter().all(|stream| stream.peek(&mut [0]).unwrap() == 1));
+        let held = resident(balancer.pid()).saturating_sub(before);
+        // At most 50 are meant; the allocators of threads add some at busy times.
+        assert!(held <= 64, "{held} MiB for {} readers, {admin:?}", readers.len());
+    }
+}
