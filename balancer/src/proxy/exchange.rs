@@ -76,14 +76,18 @@ pub struct Exchange<'a> {
 /// What has become of a request's attempts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Attempts {
-    /// Those whose connection broke after some of the request was sent.
-    lost: usize,
+    /// Replicas whose connection broke after some of the request was sent.
+    lost: Losses,
     /// When the last one began; the first one begins with the exchange.
     last_began: Option<Instant>,
 }
 
-/// Attempts of one request that may lose their connection. The request may be what kills replicas.
-pub(super) const LOST_MAX: usize = 2;
+/// The replicas at which a request lost its connection. The request may be what kills replicas.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Losses {
+    count: usize,
+    last: Option<ReplicaId>,
+}
 
 /// What is known of a client while its request is under way.
 #[derive(Clone, Copy, Debug, Default)]
@@ -350,15 +354,15 @@ impl Exchange<'_> {
                 || self.rules.withdraw_retry(self.worker.now()))
     }
 
-    /// Reports whether the request may be sent once more after this failure (RFC 9110 9.2.2). After
-    /// connections that broke it is sent once more at most: it may be what kills replicas. What
+    /// Reports whether the request may be sent once more after this failure (RFC 9110 9.2.2). After a
+    /// connection broke it is sent to one more replica at most: it may be what kills replicas. What
     /// authenticates a connection is not sent over another one.
     fn may_repeat(&self, failure: &Failure) -> bool {
         let request = self.asked.request;
         let safe = failure.left_nothing()
             || (request.is_idempotent(self.asked.head)
                 && !request.auth.binds
-                && self.attempts.lost < LOST_MAX);
+                && self.attempts.lost.may_go_on());
         safe && failure.may_retry() && self.replay.is_whole()
     }
 
@@ -368,7 +372,7 @@ impl Exchange<'_> {
         let upstream = &self.worker.upstream;
         let request = self.asked.request;
         // A request that has lost a connection is not sent over one that may have ended, either.
-        let surely = self.attempts.lost > 0 || !request.is_idempotent(self.asked.head);
+        let surely = !self.attempts.lost.is_empty() || !request.is_idempotent(self.asked.head);
         // What authenticates a connection begins on a new one.
         let kept = match request.auth.binds {
             true => None,
@@ -402,7 +406,7 @@ impl Exchange<'_> {
             Ok(head) => Ok((link, head)),
             Err(failure) => {
                 if failure.is_loss() {
-                    self.attempts.lost += 1;
+                    self.attempts.lost.note(replica.id());
                     self.note_loss(replica);
                 }
                 Err(failure)
@@ -416,9 +420,33 @@ impl Exchange<'_> {
         self.worker.loses(&self.asked, replica, sent_at);
     }
 
-    /// Notes how many connections were lost by attempts that were made elsewhere.
-    pub(super) fn note_lost(&mut self, lost: usize) {
+    /// Notes the losses of attempts that were made elsewhere.
+    pub(super) fn note_lost(&mut self, lost: Losses) {
         self.attempts.lost = lost;
+    }
+}
+
+// === impl Losses ===
+
+impl Losses {
+    /// Notes a loss. A second one at the same replica is the same: after a loss on an idle connection
+    /// the request is sent to the replica anew, and the socket of a process that is ending still
+    /// accepts.
+    pub(super) fn note(&mut self, replica: ReplicaId) {
+        if self.last != Some(replica) {
+            self.last = Some(replica);
+            self.count += 1;
+        }
+    }
+
+    /// Reports whether there was none.
+    pub(super) fn is_empty(self) -> bool {
+        self.count == 0
+    }
+
+    /// Reports whether the request may be sent once more.
+    pub(super) fn may_go_on(self) -> bool {
+        self.count < 2
     }
 }
 

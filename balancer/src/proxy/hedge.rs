@@ -167,7 +167,7 @@ pub(super) async fn run(mut exchange: Exchange<'_>, hedging: &Hedging) -> Outcom
             Event::Late => {
                 is_late = true;
                 // After a loss there is one attempt more, which is under way.
-                let second = match letter.lost() == 0 && hedging.withdraw(worker.now()) {
+                let second = match letter.lost().is_empty() && hedging.withdraw(worker.now()) {
                     true => exchange.enter_next(pick, &mut tried, false).ok(),
                     false => None,
                 };

@@ -14,7 +14,7 @@ use tracing::debug;
 
 use super::super::Worker;
 use super::super::error::{Broken, Failure};
-use super::super::exchange::LOST_MAX;
+use super::super::exchange::Losses;
 use super::super::exchange::upload::poll_answer;
 use super::super::exchange::watch::{Waits, Watch};
 use super::super::message::Asked;
@@ -42,8 +42,8 @@ pub(in super::super) struct Letter {
     peer: Peer,
     id: RequestId,
     body: Bytes,
-    /// Attempts whose connection broke after some of the request was sent.
-    lost: Cell<usize>,
+    /// Replicas whose connection broke after some of the request was sent.
+    lost: Cell<Losses>,
 }
 
 /// An answer whose head is there.
@@ -111,7 +111,7 @@ impl Letter {
             peer: asked.peer.clone(),
             id: asked.id.clone(),
             body,
-            lost: Cell::new(0),
+            lost: Cell::default(),
         }
     }
 
@@ -120,8 +120,8 @@ impl Letter {
         Asked { request, head, lines, peer, id }
     }
 
-    /// Returns the number of attempts whose connection broke.
-    pub(in super::super) fn lost(&self) -> usize {
+    /// Returns the replicas whose connection broke.
+    pub(in super::super) fn lost(&self) -> Losses {
         self.lost.get()
     }
 
@@ -150,7 +150,7 @@ impl Letter {
         }
         let idempotent = self.request.is_idempotent(&self.head);
         let upstream = &worker.upstream;
-        let surely = !idempotent || self.lost() > 0;
+        let surely = !idempotent || !self.lost().is_empty();
         // What authenticates a connection begins on a new one.
         let kept = match self.request.auth.binds {
             true => None,
@@ -158,7 +158,7 @@ impl Letter {
         };
         if let Some(wire) = kept {
             let may_repeat = |failure: &Failure| {
-                let again = idempotent && failure.may_retry() && self.lost() < LOST_MAX;
+                let again = idempotent && failure.may_retry() && self.lost().may_go_on();
                 failure.left_nothing() || again
             };
             match self.send_noted(wire, worker, rules, timeouts, replica).await {
@@ -187,7 +187,9 @@ impl Letter {
         if let Err(failure) = &sent
             && failure.is_loss()
         {
-            self.lost.set(self.lost() + 1);
+            let mut lost = self.lost();
+            lost.note(replica.id());
+            self.lost.set(lost);
             worker.loses(&self.asked(), replica, sent_at);
         }
         sent

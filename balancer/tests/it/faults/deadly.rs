@@ -159,7 +159,7 @@ fn zero_turns_the_quarantine_off_and_each_request_still_kills_two_at_most() {
         sends_kill(&balancer, "GET", 1);
         wait_for("the news of the deaths", || (deaths(&balancer) == 2 * round).then_some(()));
         is_whole(&balancer);
-        assert_eq!(deaths(&balancer), 2 * round);
+        assert_eq!(deaths(&balancer), 2 * round, "one attempt and one retry");
     }
     assert!(balancer.events("request quarantined").is_empty());
 }
