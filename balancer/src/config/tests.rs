@@ -104,7 +104,7 @@ fn a_pool_is_shared_only_under_a_name_and_only_on_an_engine() {
 fn a_change_of_the_pool_needs_a_restart() {
     let running = checked("runtime = \"docker\"\npool = \"shop\"").unwrap();
     let read = checked("runtime = \"docker\"\npool = \"shop\"\nshared = true").unwrap();
-    assert_eq!(read.after(running).1, ["what replicas are"]);
+    assert_eq!(read.after(running).1, ["runtime, pull, network, port, pool, shared, servers"]);
 }
 
 #[test]
@@ -617,7 +617,7 @@ fn what_changes_while_it_runs_takes_effect_or_is_told() {
         ("listen = \"127.0.0.1:2\"", "listen"),
         ("[admin]\ntoken = \"secret\"", "[admin]"),
         ("[tls]\ncertificate = \"c\"\nkey = \"k\"", "[tls]"),
-        ("runtime = \"docker\"", "runtime, pull, network, port, pool, servers"),
+        ("runtime = \"docker\"", "runtime, pull, network, port, pool, shared, servers"),
         ("replicas = 4", "replicas"),
         ("max_replicas = 4", "max_replicas"),
         ("placement = \"classic\"", "placement"),
@@ -668,7 +668,7 @@ fn what_replicas_run_can_change_while_the_balancer_runs() {
     assert_eq!((spec.nano_cpus, spec.pids), (Some(500_000_000), Some(7)));
     for text in ["pull = \"never\"", "network = \"n\"", "port = 80", "pool = \"p\""] {
         let (config, stays) = docker(&format!("pids = 7\n{text}")).after(docker(""));
-        assert_eq!(stays, ["runtime, pull, network, port, pool, servers"], "{text}");
+        assert_eq!(stays, ["runtime, pull, network, port, pool, shared, servers"], "{text}");
         let unchanged = Spec { pids: Some(7), ..docker("").release().spec };
         assert_eq!(config.release().spec, unchanged, "{text}");
     }

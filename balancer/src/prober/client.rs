@@ -207,12 +207,7 @@ async fn converse(stream: &mut TcpStream, request: &str) -> Result<After, ProbeE
 
 impl Request {
     fn new(path: &str, host: &str) -> Self {
-        let head = format!(
-            "GET {path} HTTP/1.1
-Host: {host}
-User-Agent: balancer-probe
-"
-        );
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: balancer-probe\r\n");
         // A server that is this balancer answers 508 and is never ready.
         let head = head + hop::line();
         let is_last = format!("{head}Connection: close\r\n\r\n");

@@ -71,7 +71,8 @@ pub enum ProxyError {
     Overloaded,
     /// It was in flight at two replicas when they died, so that it is not sent for a while.
     #[error(
-        "the request was in flight at two replicas when they died, and is not sent for a while"
+        "the request was in flight at two replicas whose connections broke, and is not sent for a \
+         while"
     )]
     Quarantined,
     /// Too many requests to several replicas are in progress: this many are allowed.

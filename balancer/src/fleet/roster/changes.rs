@@ -229,11 +229,15 @@ impl Roster {
 
     fn join_ring(&mut self, replicas: Vec<(Seat, Hostname)>) {
         for (seat, hostname) in replicas {
-            if let Some(seat) = self.seats.get_mut(&seat) {
-                seat.on_ring = true;
-                seat.change = None;
+            if let Some(record) = self.seats.get_mut(&seat) {
+                record.on_ring = true;
+                record.change = None;
             }
             self.join(&hostname);
+            // During a rollout another replica of the seat may take over from this one.
+            let others = self.records.iter().filter(|(_, record)| record.seat() == Some(seat));
+            let others: Vec<Hostname> = others.map(|(name, _)| name.clone()).collect();
+            others.iter().for_each(|name| self.join(name));
         }
         self.revision += 1;
     }

@@ -11,7 +11,7 @@ use crate::conformance::client::Client;
 use crate::conformance::over;
 use crate::conformance::upstream::{Then, Upstream};
 use crate::load::Load;
-use crate::support::{Balancer, kill, request, wait_for};
+use crate::support::{Balancer, kill, lives, request, wait_for};
 
 /// The name of the test that is a replica when it gets a port.
 const REPLICA: &str = "faults::deadly::replica_that_ends_at_kill";
@@ -135,9 +135,10 @@ fn the_client_is_told_why_and_after_the_cool_down_period_one_more_replica_dies_a
     let (balancer, _file) = balancer("[retry]\nquarantine = \"1s\"");
     is_whole(&balancer);
     sends_kill(&balancer, "GET", 10);
-    assert_eq!(deaths(&balancer), 2);
+    wait_for("the news of the deaths", || (deaths(&balancer) == 2).then_some(()));
     let answer = request(balancer.address, "GET", "/kill", &[], b"");
-    assert!(answer.message().contains("in flight at two replicas when they died"), "{answer:?}");
+    let why = "in flight at two replicas whose connections broke";
+    assert!(answer.message().contains(why), "{answer:?}");
     // Others are served meanwhile, also the same path with another method or query.
     assert_eq!(request(balancer.address, "GET", "/kill?other", &[], b"").status, 200);
     is_whole(&balancer);
@@ -170,7 +171,12 @@ fn requests_in_flight_at_replicas_that_an_operator_kills_are_not_blamed() {
     let load = Load::start(balancer.address);
     for round in 1..=4 {
         // Two at once, again and again within a minute.
-        balancer.replica_processes().into_values().take(2).for_each(|pid| kill(pid, Signal::KILL));
+        // At the same moment, for the balancer: it does not run meanwhile.
+        let victims: Vec<u32> = balancer.replica_processes().into_values().take(2).collect();
+        balancer.signal(Signal::STOP);
+        victims.iter().for_each(|pid| kill(*pid, Signal::KILL));
+        wait_for("both deaths", || (!victims.iter().any(|pid| lives(*pid))).then_some(()));
+        balancer.signal(Signal::CONT);
         wait_for("the news of the deaths", || (deaths(&balancer) >= 2 * round).then_some(()));
         wait_for("all replicas", || (balancer.replica_processes().len() == 4).then_some(()));
         balancer.wait_for_replicas(4);

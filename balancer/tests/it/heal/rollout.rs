@@ -95,7 +95,7 @@ fn a_release_that_answers_500_is_rolled_back_by_itself_and_can_be_corrected_mean
         assert_eq!(roll(&balancer, &replica("/usr/bin/env SERVER_FAIL_REQUESTS=1")).status, 202);
         let undone = wait_for_roll(&balancer, "rolled-back");
         let error = undone["error"].as_str().unwrap();
-        assert!(error.contains("was ejected: its answers are errors"), "{error}");
+        assert!(error.contains("was ejected: too many failed requests in a row"), "{error}");
         let good = load.good();
         wait_for("good answers", || (load.good() > good + 50).then_some(()));
         let (good, bad) = load.end();

@@ -153,7 +153,7 @@ fn a_release_that_fails_requests_is_rolled_back_and_the_old_replica_takes_over()
         world.settle();
         assert_eq!(images(&world), vec!["v1"; replicas]);
         let error = status(&world).error.unwrap();
-        assert!(error.contains("was ejected: its answers are errors"), "{error}");
+        assert!(error.contains("was ejected: too many failed requests in a row"), "{error}");
         assert_eq!(world.engine.created, replicas as u64 + 1, "one seat was touched");
     }
 }
@@ -229,7 +229,7 @@ fn a_container_whose_health_check_has_not_passed_is_not_ready_and_an_unhealthy_o
     assert!(state(&world).starts_with("roll") && state(&world).contains("back"));
     world.settle();
     assert_eq!(images(&world), ["v1"; 2]);
-    assert!(status(&world).error.unwrap().contains("unhealthy by its own check"));
+    assert!(status(&world).error.unwrap().contains("container health: unhealthy"));
 }
 
 #[test]
