@@ -279,8 +279,8 @@ impl Plan {
         }
     }
 
-    /// Seats a replica; of two that are as good, the older stays. Of two that are to be replaced,
-    /// the one that takes requests stays.
+    /// Seats a replica; of two that are as good, the older stays, so that all balancers of a pool
+    /// agree. Of two that are to be replaced, the one that takes requests stays.
     fn seat<'a>(&mut self, replica: Seen<'a>, crew: &mut Crew<'a>) {
         let (side, by_readiness) = match replica.fitness {
             Fitness::Fit => (&mut crew.fit, false),
@@ -298,7 +298,11 @@ impl Plan {
                 other
             }
         };
-        if let Some(leaves) = leaves {
+        // A replica that takes requests waits until the one that stays takes them: a seat that has a
+        // ready replica is never without one.
+        let takes_over =
+            |leaves: &Seen<'a>| !leaves.ready || side.as_ref().is_some_and(|stays| stays.ready);
+        if let Some(leaves) = leaves.filter(takes_over) {
             self.leave(&leaves, Why::Duplicate);
         }
     }

@@ -460,6 +460,10 @@ impl<R: Runtime> Supervisor<R> {
         let Some(membership) = &mut self.membership else { return };
         let news = membership.renewed(version, stage, result, Instant::now());
         let again = membership.again;
+        let wanted = membership.members.living().filter_map(|lease| lease.wanted.as_ref());
+        if let Some(latest) = wanted.map(|wanted| &wanted.release).max() {
+            self.roster.follow_release(latest, Instant::now());
+        }
         for news in news {
             self.tell(match &news {
                 News::Joined(lease) => What::MemberJoined(Member::from(lease)),

@@ -293,11 +293,20 @@ impl Roster {
     /// Follows a later release of which a replica knows: another balancer's.
     pub(super) fn follow(&mut self, listing: &[Observed], now: Instant) {
         let wanted = listing.iter().filter(|observed| !observed.leaving);
-        let latest = wanted.map(|observed| &observed.release).max();
-        let Some(latest) = latest.filter(|latest| **latest > self.target) else { return };
+        if let Some(latest) = wanted.map(|observed| &observed.release).max() {
+            self.follow_release(latest, now);
+        }
+    }
+
+    /// Follows a release that another balancer of the pool wants, if it is later than the own one. No
+    /// replica may run it: after a rollback those that were never replaced are right already.
+    pub fn follow_release(&mut self, latest: &Release, now: Instant) {
+        if self.config.listed || *latest <= self.target {
+            return;
+        }
         if latest.is_pinned_as(&self.target) {
             // Started for the same release, of which the image ID is known by now.
-            self.pin(&latest.clone());
+            self.pin(latest);
             return;
         }
         self.begin_roll(latest.clone(), 1, now);

@@ -302,6 +302,8 @@ proptest! {
             std::mem::swap(one, other);
             std::mem::swap(&mut one.engine, &mut other.engine);
             one.now = one.now.max(other.now);
+            // What the other's lease says.
+            one.roster.follow_release(other.roster.wanted_release(), one.now);
         };
         std::mem::swap(&mut one.engine, &mut other.engine);
         for step in &steps {
