@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`config`] | what the user typed → [`Config`], checked once |
 //! | [`routing`] | where a request goes. Pure |
-//! | [`fleet`] | what should run. Pure |
+//! | [`fleet`] | what should run, and which balancers of a pool live ([`fleet::members`]). Pure |
 //! | [`state`] | what the threads share: the table, and the way to its one writer |
 //! | [`http1`] | HTTP/1.1 on the wire, read strictly. Pure |
 //! | [`proxy`] | the request path |
@@ -22,12 +22,13 @@
 //! | [`stamp`] | whether a file is as it was |
 //! | [`reply`] | the envelope of the balancer's own answers |
 //! | [`metrics`] | what is counted, without a lock on a request's way |
-//! | [`telemetry`] | log lines |
+//! | [`telemetry`] | log lines, and the queues through which all output goes |
 //! | [`watch`] | the overload controller as a program of its own, against any balancer |
 //!
 //! Arrows only point down: `main → lib → {proxy, admin, prober, supervisor} → state → routing →
-//! fleet::seat`, `{proxy, prober} → http1`, `{proxy, admin} → metrics → routing`, `lib → reload →
-//! proxy`, `supervisor → {runtime, fleet}`, and `main → watch → fleet::overload`.
+//! fleet::seat`, `{proxy, prober} → {http1, hop}`, `{proxy, admin} → metrics → routing`, `lib →
+//! reload → proxy`, `supervisor → {runtime, fleet}`, `main → watch → fleet::overload`, and `main →
+//! clean → {runtime::docker, fleet::members}`.
 //!
 //! # The way of a request
 //!
