@@ -32,7 +32,7 @@ use crate::routing::placement::{Placement, PlacementConfig};
 use crate::runtime::{Mark, Runtime, RuntimeError};
 use crate::state::{ChangeError, Command, Reply, RingStatus, RollOrder, Shared, SupervisorStatus};
 use crate::telemetry::chain;
-use handles::Handles;
+use handles::{Handles, Published};
 pub use membership::JoinError;
 use membership::{Ending, Membership};
 use relief::Relief;
@@ -220,9 +220,9 @@ impl<R: Runtime> Supervisor<R> {
             // Publishes the table before anything that follows from it: a reader of an event, of
             // the log or of a reply observes the change that it describes, and a request that finds
             // a replica closed finds the next owner of its key.
-            self.publish();
+            let published = self.publish();
             for event in events {
-                self.record(&event);
+                self.record(&event, published);
             }
             self.note_wanted();
             if finished.is_empty() && effects.is_empty() {
@@ -400,12 +400,14 @@ impl<R: Runtime> Supervisor<R> {
         }
     }
 
-    fn tell(&self, what: What) {
-        self.record(&Event { subject: None, what });
+    fn tell(&mut self, what: What) {
+        let published = self.publish();
+        self.record(&Event { subject: None, what }, published);
     }
 
-    /// Logs an event, keeps it in the history and streams it.
-    fn record(&self, event: &Event) {
+    /// Logs an event, keeps it in the history and streams it: only after the table in which it can be
+    /// observed was published.
+    fn record(&self, event: &Event, _: Published) {
         log(event);
         self.shared.history().push(event);
     }

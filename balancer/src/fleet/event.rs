@@ -211,9 +211,10 @@ impl Event {
 
 impl What {
     /// Every [`name`](Self::name) there is.
-    pub const NAMES: [&str; 37] = [
+    pub const NAMES: [&str; 38] = [
         "starting",
         "adopted",
+        "listed",
         "ready",
         "ejected",
         "not-ready",
@@ -510,6 +511,7 @@ mod tests {
         let all = [
             What::Starting,
             What::Adopted,
+            What::Listed,
             What::Ready,
             What::Ejected(Ejection::Probes, None),
             What::NotReady(Unready { reason: NotReady::Errors, ejected: true }),

@@ -36,6 +36,11 @@ struct Handle {
     watch: Option<Watch>,
 }
 
+/// The proof that the table with everything that the roster knows was published. Events are recorded
+/// only with it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Published(());
+
 /// What the request path has noted.
 pub(super) struct Troubled {
     /// Replicas of which too many requests in a row went wrong.
@@ -191,9 +196,9 @@ fn host_of(server: &str) -> &str {
 
 impl<R: Runtime> Supervisor<R> {
     /// Publishes a new table if anything changed since the last one.
-    pub(super) fn publish(&mut self) {
+    pub(super) fn publish(&mut self) -> Published {
         if self.published == Some(self.roster.revision()) {
-            return;
+            return Published(());
         }
         self.handles.keep(&self.roster);
         let member = |(id, weight, tenths)| Member { id, weight, tenths };
@@ -225,6 +230,7 @@ impl<R: Runtime> Supervisor<R> {
         if !Arc::ptr_eq(&before, &self.placement) {
             self.shared.metrics().placed_anew(&before, &self.placement);
         }
+        Published(())
     }
 }
 

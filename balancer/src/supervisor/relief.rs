@@ -54,7 +54,7 @@ impl<R: Runtime> Supervisor<R> {
         if let Some(enable) = enable {
             self.roster.enable(hostname, enable, queued_requests);
             // Whoever asked may rely on it from the answer on.
-            self.publish();
+            let _published = self.publish();
         }
         let enabled = self.roster.is_enabled(hostname)?;
         Some(NodeStatus { node: hostname.to_string(), enabled, queued_requests })
