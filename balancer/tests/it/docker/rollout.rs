@@ -125,7 +125,11 @@ fn an_image_that_exits_shortly_after_it_was_ready_is_rolled_back_and_no_request_
     let (before, load) = (pool.ids(), Load::start(balancer.address));
     roll(&balancer, &bad.name);
     let undone = end_of_roll(&balancer, "rolled-back");
-    assert!(undone["error"].as_str().unwrap().contains("exited with code"), "{undone}");
+    // The program has ended before its container has: requests or a probe may find that out first,
+    // and the engine's news of the end come later.
+    let error = undone["error"].as_str().unwrap();
+    let reasons = ["exited with code", "too many failed requests in a row", "refused"];
+    assert!(reasons.iter().any(|reason| error.contains(reason)), "{error}");
     load.end();
     assert_eq!(pool.settled(&balancer, 2), before);
 }
