@@ -176,6 +176,7 @@ fn status(error: &ChangeError) -> StatusCode {
             Failed::Start { .. }
             | Failed::List { .. }
             | Failed::Unlisted(_)
+            | Failed::RemovedElsewhere(_)
             | Failed::Died { .. }
             | Failed::NeverReady { .. }
             | Failed::Remove { .. },

@@ -151,6 +151,9 @@ pub enum Failed {
         /// How it ended.
         death: Death,
     },
+    /// Another balancer of the pool removes a replica, whose seat stays.
+    #[error("replica {:?} is removed by another balancer of the pool", .0.as_str())]
+    RemovedElsewhere(Hostname),
     /// A replica was not ready in time.
     #[error(
         "replica {:?} was not ready within {within:?}{}",

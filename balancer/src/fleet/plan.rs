@@ -279,8 +279,9 @@ impl Plan {
         }
     }
 
-    /// Seats a replica; of two that are as good, the older stays. Of two that are to be replaced,
-    /// the one that takes requests stays.
+    /// Seats a replica; of two that are as good, the older stays, and a younger one that takes
+    /// requests leaves only when the older one does, too. Of two that are to be replaced, the one
+    /// that takes requests stays.
     fn seat<'a>(&mut self, replica: Seen<'a>, crew: &mut Crew<'a>) {
         let (side, by_readiness) = match replica.fitness {
             Fitness::Fit => (&mut crew.fit, false),
@@ -298,7 +299,9 @@ impl Plan {
                 other
             }
         };
-        if let Some(leaves) = leaves {
+        let has_successor =
+            |leaves: &Seen<'a>| !leaves.ready || side.as_ref().is_some_and(|stays| stays.ready);
+        if let Some(leaves) = leaves.filter(has_successor) {
             self.leave(&leaves, Why::Duplicate);
         }
     }

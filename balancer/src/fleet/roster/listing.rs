@@ -12,6 +12,7 @@ use crate::fleet::event::What;
 use crate::fleet::health::{Health, HealthTrack};
 use crate::fleet::observed::{Condition, Observed, Place};
 use crate::fleet::plan::Phase;
+use crate::fleet::release::Release;
 use crate::fleet::seat::{Hostname, Seat};
 
 impl Roster {
@@ -236,8 +237,9 @@ impl Roster {
             return;
         }
         record.phase = Phase::Draining { until, idle: false };
-        let place = record.place;
+        let (place, release) = (record.place, record.release.clone());
         self.tell(hostname, place, What::LeftElsewhere);
+        self.note_rollback_elsewhere(hostname, place, &release, held, now);
         let given_up = place.seat().filter(|seat| !held.contains(seat));
         let given_up = given_up.and_then(|seat| self.seats.remove(&seat));
         if let Some(change) = given_up.and_then(|seat| seat.change) {
@@ -245,6 +247,26 @@ impl Roster {
             self.fail_change(change, Failed::Died { hostname: hostname.clone(), death });
         }
         self.revision += 1;
+    }
+
+    /// Notes that another balancer removes a replica of the release that is rolled out, on a seat that
+    /// stays and has no other of that release: it may have rolled back. Where the replicas that ran
+    /// before are left, no label tells the release that it wants now, so that counts as a failure.
+    fn note_rollback_elsewhere(
+        &mut self,
+        hostname: &Hostname,
+        place: Place,
+        release: &Release,
+        held: &BTreeSet<Seat>,
+        now: Instant,
+    ) {
+        let Some(seat) = place.seat().filter(|seat| held.contains(seat)) else { return };
+        let current = |record: &Record| {
+            record.seat() == Some(seat) && record.runs() && record.release.fits(&self.target)
+        };
+        if !self.records.values().any(current) {
+            self.note_failure(release, &Failed::RemovedElsewhere(hostname.clone()), now);
+        }
     }
 
     /// Takes the news that another balancer, which stops, removes a replica: nobody asked for that,

@@ -236,6 +236,7 @@ impl Roster {
             | Failed::List { .. }
             | Failed::ListedAlready(_)
             | Failed::Unlisted(_)
+            | Failed::RemovedElsewhere(_)
             | Failed::Remove { .. }
             | Failed::ShuttingDown => false,
         };
