@@ -5,8 +5,11 @@
 
 #![no_main]
 
+use balancer_fuzz::config::ForwardedConfig;
+use balancer_fuzz::hop::passes;
 use balancer_fuzz::http1::answer::{Answer, StatusLine};
 use balancer_fuzz::http1::field::{Kind, is_token};
+use balancer_fuzz::http1::forwarded::hops;
 use balancer_fuzz::http1::head::{Head, Line, StartLine};
 use balancer_fuzz::http1::request::{Request, RequestLine};
 use balancer_fuzz::http1::{Framing, Options};
@@ -58,10 +61,10 @@ fn is_other_protocol(protocol: &[u8]) -> bool {
     parts.len() <= 2 && parts.iter().all(|part| is_token(part)) && !known
 }
 
-fn request_out(asked: &Asked<'_>, via: Option<&str>) {
+fn request_out(asked: &Asked<'_>, forwarded: &ForwardedConfig) {
     let Asked { request, head, .. } = *asked;
     let mut bytes = Vec::new();
-    asked.put_request(&mut bytes, via, "127.0.0.1:5001".parse().expect("an address"));
+    asked.put_request(&mut bytes, forwarded, "127.0.0.1:5001".parse().expect("an address"));
 
     let mut headers = [httparse::EMPTY_HEADER; FIELDS];
     let mut other = httparse::Request::new(&mut headers);
@@ -118,6 +121,19 @@ fn request_out(asked: &Asked<'_>, via: Option<&str>) {
         assert_eq!(all("x-forwarded-host"), hosts);
     }
     assert!(!all("x-forwarded-proto").is_empty());
+    // RFC 7239: one field, and what is written is read again.
+    let standard = all("forwarded");
+    let sent = asked.lines.iter().any(|line| line.kind == Kind::Forwarded);
+    assert_eq!(standard.len(), usize::from(forwarded.rfc7239 || sent && asked.peer.is_trusted()));
+    for value in standard {
+        let hops = hops(value).expect("what is sent is good");
+        let last = hops.last().copied().flatten().expect("the element of the client");
+        assert_eq!(last.address, Some(asked.peer.ip()));
+        assert!(asked.peer.is_trusted() || hops.len() == 1);
+    }
+    // A request passes once more each time.
+    let earlier = asked.passes();
+    assert_eq!(all("x-balancer-hop").iter().map(|value| passes(value)).sum::<usize>(), earlier + 1);
     if let Some(hops) = request.max_forwards {
         assert_eq!(again.max_forwards, Some(hops.saturating_sub(1)));
     }
@@ -174,19 +190,23 @@ fuzz_target!(|data: &[u8]| {
         return;
     }
     // What the client may say of itself is different if it is trusted.
-    let trust = ["10.0.0.0/8".parse().expect("a network")];
+    let forwarded = ForwardedConfig {
+        trust: vec!["10.0.0.0/8".parse().expect("a network")],
+        via: (choice & 2 != 0).then(|| "edge".to_owned()),
+        rfc7239: choice & 4 != 0,
+        ..ForwardedConfig::default()
+    };
     let ip = if choice & 1 == 0 { [192, 0, 2, 1] } else { [10, 0, 0, 1] };
-    let via = (choice & 2 != 0).then_some("edge");
     let given = request.id.map(|id| id.of(data));
     let mut rng = StdRng::seed_from_u64(1);
     let asked = Asked {
         request: &request,
         head: data,
         lines: head.lines(),
-        peer: &Peer::new(ip.into(), "http", &trust),
+        peer: &Peer::new(ip.into(), "http", &forwarded.trust),
         id: &RequestId::of(given, &KeySource::RequestId, &mut rng),
     };
     assert!(fields(&head, data).count() <= balancer_fuzz::FIELDS);
-    request_out(&asked, via);
-    answer_out(&asked, behind, via);
+    request_out(&asked, &forwarded);
+    answer_out(&asked, behind, forwarded.via.as_deref());
 });

@@ -6,6 +6,12 @@
 /// The part of the balancer that is looked at here.
 #[path = "../../balancer/src"]
 pub mod balancer {
+    pub mod config {
+        mod forwarded;
+
+        pub use forwarded::ForwardedConfig;
+    }
+    pub mod hop;
     pub mod http1;
     pub mod proxy {
         pub mod message;
@@ -17,7 +23,7 @@ pub mod balancer {
 }
 
 // They call each other by these names.
-pub use balancer::{http1, proxy, routing};
+pub use balancer::{config, hop, http1, proxy, routing};
 
 use http1::head::{BadHead, Head, HeadLimits, StartLine};
 

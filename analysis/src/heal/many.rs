@@ -11,8 +11,7 @@ use crate::experiment::{Setup, Variant};
 use crate::load::{self, LoadPlan, Pace, Run, Sample};
 use crate::proxies::procfs::Usage;
 use crate::stats::{Latencies, Percentiles};
-use crate::system::victim::descendants;
-use crate::system::{Balancer, Options, Runtime, signal};
+use crate::system::{Balancer, Options, Runtime, signal, victim};
 
 /// What a large fleet costs.
 #[derive(Clone, Copy, Debug)]
@@ -131,8 +130,8 @@ async fn kill_some(
 ) -> anyhow::Result<(Gets, Duration, usize)> {
     let kill = async {
         tokio::time::sleep(BEFORE).await;
-        let all = descendants(balancer.pid()?)?;
-        ensure!(all.len() == replicas as usize, "{} children, not {replicas}", all.len());
+        let all = victim::replicas(balancer.pid()?)?;
+        ensure!(all.len() == replicas as usize, "{} replicas, not {replicas}", all.len());
         let victims: Vec<u32> = all.into_iter().step_by(KILLED).collect();
         let killed = watch.now();
         victims.iter().try_for_each(|pid| signal(*pid, Signal::KILL))?;

@@ -63,6 +63,16 @@ pub(crate) fn descendants(ancestor: u32) -> anyhow::Result<Vec<u32>> {
     Ok(below(&processes, ancestor).into_iter().map(|process| process.pid).collect())
 }
 
+/// Returns the replicas of a balancer now, without the shims between it and them.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub(crate) fn replicas(balancer: u32) -> anyhow::Result<Vec<u32>> {
+    let mut all = descendants(balancer)?;
+    all.retain(|pid| !is_shim(*pid));
+    Ok(all)
+}
+
 /// Whether this process runs; a dead one that nobody has waited for does not.
 pub(crate) fn is_alive(pid: u32) -> bool {
     let state = fs::read_to_string(format!("/proc/{pid}/stat"))

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 use super::ConfigError;
 use super::check::{must, span, within};
+use super::forwarded::ForwardedConfig;
 use super::settings::{ForwardedSettings, RetrySettings};
 use super::value::{Percent, Size, Span};
 
@@ -25,22 +24,6 @@ pub struct RetryConfig {
     /// How long a request that was in flight at two replicas when they died is not sent; zero for
     /// never.
     pub quarantine: Duration,
-}
-
-/// What is believed and told of the way of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ForwardedConfig {
-    /// The networks of trusted proxies, whose `X-Forwarded-*`, `Forwarded` and `X-Real-IP` are
-    /// believed and added to. Empty: no client is trusted. An IPv4 client of an IPv6 listener is
-    /// compared by its IPv4 address.
-    pub trust: Vec<IpNet>,
-    /// The name in `Via: 1.1 NAME` of requests and answers, if they get one.
-    pub via: Option<String>,
-    /// Whether every request to a replica has a `Forwarded` (RFC 7239). Otherwise only those of
-    /// trusted proxies that sent one.
-    pub rfc7239: bool,
-    /// How often one request may pass through this balancer before it is answered 508; at least 1.
-    pub max_passes: usize,
 }
 
 /// The most bytes of a body that are kept, and that for each request in flight.
@@ -77,12 +60,6 @@ pub(super) fn forwarded(settings: ForwardedSettings) -> Result<ForwardedConfig, 
     let rfc7239 = rfc7239.unwrap_or(false);
     let max_passes = within("forwarded.max_passes", max_passes.unwrap_or(1), 1..=100)? as usize;
     Ok(ForwardedConfig { trust, via, rfc7239, max_passes })
-}
-
-impl Default for ForwardedConfig {
-    fn default() -> Self {
-        Self { trust: Vec::new(), via: None, rfc7239: false, max_passes: 1 }
-    }
 }
 
 /// RFC 9110, 5.6.2.

@@ -60,6 +60,7 @@ pub(super) async fn run(setup: &Setup) -> anyhow::Result<Vec<Check>> {
     settings::open_to_the_world(&plain, &mut checks).await?;
     settings::failing_runtime(&plain, &mut checks).await?;
     if setup.runtime == Runtime::Process {
+        settings::missing_program(&plain, &mut checks).await?;
         settings::killed_balancer(&plain, &mut checks).await?;
     }
     Ok(checks)

@@ -25,8 +25,8 @@ pub(super) const RATE: f64 = 200.0;
 const BASE: Duration = Duration::from_millis(20);
 const MAX: Duration = Duration::from_secs(1);
 const JITTER: Duration = Duration::from_millis(5);
-/// A route such as README's "accounts", quicker. A replica that drops five requests in a row would
-/// be ejected, and requests go to all that are ready: ejection is off.
+/// A route such as README's "accounts", quicker. Ejection is off: it would change nothing, since
+/// ejected replicas get their requests, too.
 pub(super) const CONFIG: &str = r#"[health]
 interval = "1s"
 

@@ -227,6 +227,25 @@ fn a_replica_that_takes_requests_leaves_only_for_one_that_was_monitored() {
 }
 
 #[test]
+fn of_two_that_are_as_good_the_younger_leaves_when_no_seat_is_without_a_ready_one() {
+    let now = Instant::now();
+    let fit = |name, created, ready| Fake {
+        created: Some(created),
+        ready,
+        ..Fake::new(name, seat(1).into(), Phase::Up)
+    };
+    let drain = Action::Drain(Hostname::parse("b").unwrap(), Why::Duplicate);
+    for (older, younger, leaves) in
+        [(true, true, true), (true, false, true), (false, false, true), (false, true, false)]
+    {
+        let world = [fit("a", 1, older), fit("b", 2, younger)];
+        let actions = planned(&desired([1], now), &world, now).actions;
+        assert_eq!(actions.contains(&drain), leaves, "{older} {younger}: {actions:?}");
+        assert_eq!(actions.len(), usize::from(leaves), "{actions:?}");
+    }
+}
+
+#[test]
 fn of_two_that_are_to_be_replaced_the_one_that_takes_requests_stays() {
     let now = Instant::now();
     let stale = |name, created, ready| Fake {

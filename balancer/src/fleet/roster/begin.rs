@@ -70,7 +70,7 @@ impl Roster {
             }
             Begin::Joined(Seats(seats)) => (None, seats.into_iter().collect()),
             Begin::Exactly(Seats(seats), release) => {
-                self.resume_requested(release, !running.is_empty(), now);
+                self.resume_requested(release, &running, now);
                 (Some(seats.clone()), seats.into_iter().collect())
             }
             Begin::Configured(replicas) => {

@@ -261,10 +261,7 @@ impl Roster {
     /// wanted one. Replicas that have ended count only where no other is left: theirs may be a
     /// release that was rolled back.
     pub(super) fn resume(&mut self, running: &[Observed], now: Instant) {
-        let mut running: Vec<&Observed> = running.iter().filter(|it| !it.leaving).collect();
-        if running.iter().any(|it| it.condition.death().is_none()) {
-            running.retain(|it| it.condition.death().is_none());
-        }
+        let mut running = decisive(running);
         running.sort_by(|a, b| a.release.cmp(&b.release));
         let Some(latest) = running.last() else { return };
         self.target = latest.release.clone();
@@ -276,17 +273,24 @@ impl Roster {
         }
     }
 
-    /// Takes the release that was last requested, of which no replica may know yet. `runs` tells that
-    /// there are replicas, which [`resume`](Self::resume) has seen.
-    pub(super) fn resume_requested(&mut self, release: Release, runs: bool, now: Instant) {
+    /// Takes the release that was last requested, of which no replica may know yet. It is rolled out
+    /// unless all of `running` fit it: after a rollback the requested release is later than those of
+    /// the replicas, but runs the same. [`resume`](Self::resume) has seen `running`.
+    pub(super) fn resume_requested(
+        &mut self,
+        release: Release,
+        running: &[Observed],
+        now: Instant,
+    ) {
         if release <= self.target || release.is_pinned_as(&self.target) {
             return;
         }
-        if runs {
-            self.begin_roll(release, 1, now);
-        } else {
+        let fits = decisive(running).iter().all(|it| it.release.fits(&release));
+        if fits && self.roll.is_none() {
             self.target = release;
             self.good = self.target.clone();
+        } else {
+            self.begin_roll(release, 1, now);
         }
     }
 
@@ -596,6 +600,16 @@ impl Roster {
         self.spare_backoff = super::Backoff::default();
         self.spares_not_before = None;
     }
+}
+
+/// Returns the replicas that tell the release of a fleet: those that run. Replicas that have ended
+/// count only where no other is left.
+fn decisive(running: &[Observed]) -> Vec<&Observed> {
+    let mut all: Vec<&Observed> = running.iter().filter(|it| !it.leaving).collect();
+    if all.iter().any(|it| it.condition.death().is_none()) {
+        all.retain(|it| it.condition.death().is_none());
+    }
+    all
 }
 
 // === impl Roll ===

@@ -81,7 +81,7 @@ fn a_fleet_behind_a_socket_proxy_that_denies_all_else() {
     let Some(pool) = engine("proxied") else { return };
     let Some(proxy) = Proxy::start() else { return };
     let host = proxy.host();
-    for denied in ["images", "info", "pull debian", "exec x sh"] {
+    for denied in ["images", "info", "volume prune -f", "pull debian", "exec x sh"] {
         let words: Vec<&str> = ["-H", &host].into_iter().chain(denied.split(' ')).collect();
         let refused = try_docker(&words).unwrap_err();
         assert!(!refused.contains("annot connect"), "{denied}: {refused}");

@@ -53,7 +53,7 @@ fn an_image_that_answers_500_is_rolled_back_by_itself_and_every_seat_serves_on()
     roll(&balancer, &bad.name);
     let undone = end_of_roll(&balancer, "rolled-back");
     let error = undone["error"].as_str().unwrap();
-    assert!(error.contains("was ejected: its answers are errors"), "{error}");
+    assert!(error.contains("was ejected: too many failed requests in a row"), "{error}");
     assert_eq!(pool.settled(&balancer, 3), before);
     stop.store(true, Ordering::Relaxed);
     let (good, failed) = clients
@@ -84,7 +84,7 @@ fn an_image_whose_health_check_fails_is_never_ready_and_rolled_back_and_no_reque
     roll(&balancer, &bad.name);
     let undone = end_of_roll(&balancer, "rolled-back");
     let error = undone["error"].as_str().unwrap();
-    assert!(error.contains("unhealthy by its own check"), "{error}");
+    assert!(error.contains("container health: unhealthy"), "{error}");
     let ready = told(&balancer).iter().filter(|it| it["event"] == "ready").count();
     assert_eq!(ready, 2, "a container was ready before its health check had passed");
     load.end();
@@ -125,7 +125,11 @@ fn an_image_that_exits_shortly_after_it_was_ready_is_rolled_back_and_no_request_
     let (before, load) = (pool.ids(), Load::start(balancer.address));
     roll(&balancer, &bad.name);
     let undone = end_of_roll(&balancer, "rolled-back");
-    assert!(undone["error"].as_str().unwrap().contains("exited with code"), "{undone}");
+    // The program has ended before its container has: requests or a probe may find that out first,
+    // and the engine's news of the end come later.
+    let error = undone["error"].as_str().unwrap();
+    let reasons = ["exited with code", "too many failed requests in a row", "refused"];
+    assert!(reasons.iter().any(|reason| error.contains(reason)), "{error}");
     load.end();
     assert_eq!(pool.settled(&balancer, 2), before);
 }

@@ -105,19 +105,38 @@ pub(super) async fn open_to_the_world(
     checks: &mut Vec<Check>,
 ) -> anyhow::Result<()> {
     let open = Options { listen: Ipv4Addr::UNSPECIFIED, ..plain.clone() };
-    let (status, log) = Balancer::start_and_fail(&open).await?;
+    let case = "admin routes open to the world without a token";
+    checks.push(refused_start("balancer --listen 0.0.0.0:PORT", case, &open, "admin").await?);
+    Ok(())
+}
+
+/// A program of replicas that does not exist is an error at the start.
+pub(super) async fn missing_program(
+    plain: &Options,
+    checks: &mut Vec<Check>,
+) -> anyhow::Result<()> {
+    let command = "/nonexistent/server";
+    let mut missing = plain.clone();
+    missing.arguments.extend(["--command", command].map(str::to_owned));
+    let call = format!("balancer --command {command}");
+    checks.push(refused_start(&call, "the replicas' program is missing", &missing, command).await?);
+    Ok(())
+}
+
+/// Checks that the balancer does not start, and that its log has `word`.
+async fn refused_start(
+    call: &str,
+    case: &str,
+    options: &Options,
+    word: &str,
+) -> anyhow::Result<Check> {
+    let (status, log) = Balancer::start_and_fail(options).await?;
     let judged = (|| {
         ensure!(!status.success(), "it ended well");
-        ensure!(log.contains("admin"), "it ended for another reason:\n{log}");
+        ensure!(log.contains(word), "it ended for another reason:\n{log}");
         Ok(())
     })();
-    checks.push(Check::new(
-        "balancer --listen 0.0.0.0:PORT",
-        "admin routes open to the world without a token",
-        "refused at start",
-        judged,
-    ));
-    Ok(())
+    Ok(Check::new(call, case, "refused at start", judged))
 }
 
 /// A runtime that cannot start replicas, or starts what is no replica: 500 that says so, and
@@ -133,7 +152,6 @@ pub(super) async fn failing_runtime(
     };
     let cases = match plain.runtime {
         Runtime::Process => vec![
-            ("the replicas' program is missing", with(&["--command", "/nonexistent/server"])),
             ("the replicas end at once", with(&["--command", "false"])),
             (
                 "the replicas never answer a heartbeat",

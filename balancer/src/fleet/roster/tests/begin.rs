@@ -89,6 +89,29 @@ fn a_requested_release_is_rolled_out_though_no_replica_runs_it_yet() {
 }
 
 #[test]
+fn a_requested_release_that_all_replicas_fit_is_no_rollout() {
+    // A rollback leaves the first; the second asks for a restart of every replica.
+    for (since, rolls) in [(0, false), (4, true)] {
+        let mut before = World::booted(3, 1);
+        let spec = before.roster.wanted_release().spec().clone();
+        let release = Release::new(4, since, &spec, spec.clone());
+        let mut names = before.names();
+        names.sort();
+        let mut world = before.successor(2);
+        begin(&mut world, Begin::Exactly(Seats::read("1-3").unwrap(), release.clone()));
+        assert_eq!(world.roster.wanted_release(), &release);
+        assert_eq!(world.events().contains(&"roll-begun"), rolls);
+        let mut after = world.names();
+        after.sort();
+        assert_eq!(after == names, !rolls, "{names:?} {after:?}");
+        let runs_it = |it: &Container| it.release.fits(&release);
+        assert!(
+            world.engine.containers.len() == 3 && world.engine.containers.values().all(runs_it)
+        );
+    }
+}
+
+#[test]
 fn the_seats_of_replicas_that_a_stopping_balancer_removes_are_filled_again() {
     for noticed in [true, false] {
         let mut one = World::booted(3, 1);
