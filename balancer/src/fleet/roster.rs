@@ -286,6 +286,11 @@ impl Roster {
         self.records.get(hostname).is_some_and(lives)
     }
 
+    /// Reports whether a replica is replaced because it has not responded for too long.
+    pub fn is_hung(&self, hostname: &Hostname) -> bool {
+        self.records.get(hostname).is_some_and(|record| record.hung)
+    }
+
     /// Whether a replica is frozen: it will not answer, but may one day.
     pub fn is_frozen(&self, hostname: &Hostname) -> bool {
         let frozen = Health::Ejected(Ejection::Trouble(Trouble::Paused));

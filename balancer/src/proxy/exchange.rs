@@ -405,7 +405,7 @@ impl Exchange<'_> {
         match poll_fn(|cx| self.poll_ask(cx, &mut link, &mut watch, replica)).await {
             Ok(head) => Ok((link, head)),
             Err(failure) => {
-                if failure.is_loss() {
+                if failure.is_loss() && !replica.is_given_up() {
                     self.attempts.lost.note(replica.id());
                     self.note_loss(replica);
                 }

@@ -33,7 +33,7 @@ pub struct Replica {
     refused: AtomicBool,
     closed: AtomicBool,
     dead: AtomicBool,
-    /// It is given up because it is frozen, not because it ended.
+    /// It is given up because it does not respond, not because it ended.
     frozen: AtomicBool,
     on_idle: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
@@ -205,7 +205,8 @@ impl Replica {
         self.dead.load(Ordering::Relaxed)
     }
 
-    /// Gives it up because it is frozen: it will not answer, but it has not ended.
+    /// Gives it up because it does not respond: it is frozen, or hangs and is replaced. If it ends, it
+    /// is not for a request that it has.
     pub fn give_up_frozen(&self) {
         self.frozen.store(true, Ordering::Relaxed);
         self.give_up();
@@ -214,6 +215,11 @@ impl Replica {
     /// Reports whether it is known to have ended.
     pub fn has_ended(&self) -> bool {
         self.is_dead() && !self.frozen.load(Ordering::Relaxed)
+    }
+
+    /// Reports whether it was given up because it does not respond.
+    pub fn is_given_up(&self) -> bool {
+        self.is_dead() && self.frozen.load(Ordering::Relaxed)
     }
 
     /// A real request went well.

@@ -179,7 +179,12 @@ impl Handles {
                 handle.watch = None;
             }
             if let Some(replica) = handle.replica.as_ref().filter(|_| !roster.lives(hostname)) {
-                replica.give_up();
+                // Before it is killed: its requests are not what ends it.
+                if roster.is_hung(hostname) {
+                    replica.give_up_frozen();
+                } else {
+                    replica.give_up();
+                }
             }
             roster.knows(hostname)
         });

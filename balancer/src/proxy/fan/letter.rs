@@ -186,6 +186,7 @@ impl Letter {
         let sent = self.send_over(wire, rules, timeouts, replica).await;
         if let Err(failure) = &sent
             && failure.is_loss()
+            && !replica.is_given_up()
         {
             let mut lost = self.lost();
             lost.note(replica.id());

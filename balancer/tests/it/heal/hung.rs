@@ -48,6 +48,24 @@ fn a_hung_replica_is_replaced_on_its_seat_and_goes_when_the_other_is_ready() {
 }
 
 #[test]
+fn requests_at_two_replicas_that_hang_and_are_replaced_one_after_the_other_are_answered() {
+    let more = ["--health-replace-after", "500ms", "--health-panic", "100%"];
+    let balancer = Balancer::with_replicas(3, &[&PROBES[..], &more].concat());
+    let processes = balancer.replica_processes();
+    let load = Load::start(balancer.address);
+    load.wait_for_more();
+    kill(processes[&1], Signal::STOP);
+    wait_for_event(&balancer, "hung");
+    // The requests of the first one go to it when the first one is killed.
+    kill(processes[&2], Signal::STOP);
+    wait_for("the end of both", || (!lives(processes[&1]) && !lives(processes[&2])).then_some(()));
+    balancer.wait_for_replicas(3);
+    load.wait_for_more();
+    load.end();
+    assert!(balancer.events("request quarantined").is_empty(), "no request has ended them");
+}
+
+#[test]
 fn one_that_wakes_up_in_time_stays_and_none_is_started() {
     let after = Duration::from_secs(2);
     let more = ["--health-replace-after", "2s"];
