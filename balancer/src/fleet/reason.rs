@@ -1,7 +1,7 @@
 //! Why a replica is not ready, and which changes of that are reported.
 //!
 //! A reason is computed from what is known of a replica now ([`Roster`]), so it is the same
-//! wherever it is shown. [`Reports`] decides which reasons become an event: each change once, and
+//! wherever it is shown. `Reports` decides which reasons become an event: each change once, and
 //! no more than a bounded number per replica and time.
 //!
 //! [`Roster`]: super::roster::Roster
