@@ -66,7 +66,7 @@ pub enum CleanError {
         /// The pool.
         pool: String,
     },
-    /// Nobody can be asked.
+    /// No replica can be asked.
     #[error("standard input is not a terminal: give --yes to remove without asking")]
     NoTerminal,
     /// The user said no.

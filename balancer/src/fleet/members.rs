@@ -6,7 +6,7 @@
 //! makes no member look dead.
 //!
 //! ```text
-//!            nobody else lives                stop, requests finished
+//!            no other lives                   stop, requests finished
 //! Joining ─────────────────────→ Serving ─────────────────────────────→ Leaving
 //!    │     or all share the pool                                     another lives │ none lives
 //!    ╰→ refused: a member lives and                                          Gone ←┴→ Removing

@@ -26,7 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long a start waits for balancers that are stopping: longer than a stop may take.
 const JOIN_WITHIN: Duration = Duration::from_secs(60);
 
-/// How long a stop may take to decide who removes the replicas: a lease expires meanwhile. It takes
+/// How long a stop may take to decide which balancer removes the replicas: a lease expires meanwhile. It takes
 /// half of the time that the shutdown has left at most: the removal needs the rest.
 const DECIDE_WITHIN: Duration = Duration::from_secs(10);
 

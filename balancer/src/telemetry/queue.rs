@@ -140,7 +140,7 @@ pub(super) fn push(kind: Kind, parts: &[&[u8]]) {
     kind.queue().push(kind, parts, LIMITS);
 }
 
-/// Waits until all lines are written, `within` at most: a stream that nobody reads must not keep
+/// Waits until all lines are written, `within` at most: a stream that is not read must not keep
 /// the process from ending.
 pub(super) fn flush(within: Duration) {
     let now = Instant::now();

@@ -402,7 +402,7 @@ proptest! {
             Ok(())
         })?;
         prop_assert!(walkers.iter().all(Walker::is_over), "one waits for ever");
-        // Whoever left did so because another one served: somebody came last, or was killed.
+        // A balancer left because another one served: one of them was the last, or was killed.
         let ended = |how| walkers.iter().any(|walker| walker.state == State::Ended(how));
         let killed = walkers.iter().any(|walker| walker.state == State::Killed);
         prop_assert!(!ended("left") || ended("removed") || killed);

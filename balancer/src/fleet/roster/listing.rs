@@ -247,7 +247,7 @@ impl Roster {
         self.revision += 1;
     }
 
-    /// Takes the news that another balancer, which stops, removes a replica: nobody asked for that,
+    /// Takes the news that another balancer, which stops, removes a replica: no `/rm` asked for that,
     /// so its seat stays and is filled again.
     fn taken_elsewhere(&mut self, hostname: &Hostname, now: Instant) {
         let until = now + self.config.drain_deadline;

@@ -23,7 +23,7 @@ const REPLICAS: usize = 6;
 #[ignore = "a replica, started by the balancer"]
 fn replica_that_ends_at_kill() {
     let port = std::env::args().next_back().and_then(|port| port.parse::<u16>().ok());
-    // Somebody may run all ignored tests.
+    // All ignored tests may be run by hand.
     let Some(port) = port else { return };
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
     for stream in listener.incoming().map_while(Result::ok) {

@@ -32,7 +32,7 @@ fn fail(world: &mut World, hostname: &str, why: &str) {
     check(world, hostname, Verdict::Bad, Some(why));
 }
 
-/// The reports since the last call: of whom, its state, and the reason.
+/// The reports since the last call: the replica, its state, and the reason.
 fn reports(world: &mut World) -> Vec<String> {
     let told = std::mem::take(&mut world.told);
     let report = |event: &Event| {
