@@ -120,7 +120,7 @@ impl<R: Runtime> Tasks<R> {
             let from = Instant::now();
             let listing = runtime.list().await;
             let took = from.elapsed();
-            // Nobody listens any more only when the supervisor has ended.
+            // The receiver is gone only when the supervisor has ended.
             let _told = tell.send(Outcome::Listed { began, took, listing }).await.is_ok();
         });
     }
@@ -132,7 +132,7 @@ impl<R: Runtime> Tasks<R> {
         spawn(async move {
             let stage = lease.stage;
             let result = renewed(&*runtime, &lease, litter).await;
-            // Nobody listens any more only when the supervisor has ended.
+            // The receiver is gone only when the supervisor has ended.
             let _told = tell.send(Outcome::Renewed { version, stage, result }).await.is_ok();
         });
     }
